@@ -1,0 +1,1 @@
+"""The DuckDB store and what people read from it: SQL, a single pair, selections."""

@@ -1,0 +1,1 @@
+"""What every stage shares: errors, shards, schemas, the run folder, executors."""

@@ -1,0 +1,54 @@
+"""Write .npy files row by row, without knowing the number of rows beforehand and without holding them all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+
+@dataclass(slots=True)
+class NpyWriter:
+    """Appends float16 rows to a .npy file; made by npy_writer."""
+
+    _file: BinaryIO
+    _row_shape: tuple[int, ...]
+    _n_rows: int = 0
+
+    def append(self, rows: np.ndarray) -> None:
+        """Write rows, an array [n, *row_shape]; rounded to float16 if they are not already.
+
+        Raises:
+            ValueError: the rows have another shape.
+        """
+        if rows.shape[1:] != self._row_shape:
+            raise ValueError(f"rows of shape {rows.shape[1:]} do not fit a file of {self._row_shape}")
+        self._file.write(np.ascontiguousarray(rows, dtype="<f2").data)
+        self._n_rows += len(rows)
+
+    def write_header(self) -> None:
+        """Write the header for the rows so far; NumPy pads it so that the first axis can grow in place."""
+        self._file.seek(0)
+        header = {"descr": "<f2", "fortran_order": False, "shape": (self._n_rows, *self._row_shape)}
+        np.lib.format.write_array_header_1_0(self._file, header)
+
+
+@contextmanager
+def npy_writer(path: Path, row_shape: tuple[int, ...]) -> Iterator[NpyWriter]:
+    """Open a float16 .npy file for rows; it appears under its name when the block ends, and not at all if it raises."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    try:
+        with temporary.open("wb") as file:
+            writer = NpyWriter(file, row_shape)
+            writer.write_header()
+            yield writer
+            writer.write_header()
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

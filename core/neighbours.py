@@ -1,0 +1,138 @@
+"""Exact nearest neighbours by cosine, in blocks.
+
+One table of neighbours per modality feeds the duplicate groups, the neighbour evidence, every density detector and what
+``show`` prints. Cost: N x M x D multiply-adds, read through blocks of fixed size, so memory does not grow with N beyond
+the vectors and the table, and the result does not depend on the number of workers.
+
+A block is multiplied in bfloat16-split precision where the processor has it ("medium": inputs rounded to 8 bits of
+mantissa, sums in fp32), and the candidates are scored again in fp32. Rounding a unit vector's entries to nearest moves a
+cosine by at most 2**-8 (each of the two factors by a relative 2**-9), so a row whose k-th fp32 score is at least the
+worst kept candidate's rough score plus that bound cannot have missed a neighbour; the other rows are searched again in
+fp32. The table is therefore exact in fp32 whichever way it was made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from roclip_audit.core.parallel import map_ordered
+
+ROUGH_ERROR = 2.0**-8
+_QUERY_BLOCK = 512
+_BASE_BLOCK = 16_384
+_CHUNK = 16
+
+
+def fast_rough_products() -> bool:
+    """Return True if this processor multiplies bfloat16 in hardware."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+@contextmanager
+def rough_products(enabled: bool) -> Iterator[None]:
+    """Let fp32 matrix products round their inputs to bfloat16 while the block runs."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium" if enabled else before)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def nearest(
+    query_ND: Tensor,
+    base_MD: Tensor,
+    k: int,
+    *,
+    query_group_N: Tensor | None = None,
+    base_group_M: Tensor | None = None,
+    workers: int = 1,
+) -> tuple[Tensor, Tensor]:
+    """Find the ``k`` base vectors of highest cosine for every query vector.
+
+    Args:
+        query_ND: float32 [N, D], rows of unit length.
+        base_MD: float32 [M, D], rows of unit length.
+        k: neighbours per query; where fewer are eligible the row ends with similarity -inf and index -1.
+        query_group_N: int [N]; base vectors of the same group as the query are not eligible.
+        base_group_M: int [M]; required with ``query_group_N``.
+        workers: threads; the result is the same for every value.
+
+    Returns:
+        similarity_NK: float32 [N, k], descending; ties by ascending index.
+        index_NK: int64 [N, k], rows of ``base_MD``.
+    """
+    grouped = query_group_N is not None
+    starts = range(0, len(query_ND), _QUERY_BLOCK)
+
+    def search(start: int, *, rows: Tensor | None = None, rough: bool) -> tuple[Tensor, Tensor, Tensor]:
+        pick = rows if rows is not None else torch.arange(start, min(start + _QUERY_BLOCK, len(query_ND)))
+        group = query_group_N[pick] if query_group_N is not None else None
+        return _search_block(query_ND[pick], base_MD, k, group, base_group_M if grouped else None, rough=rough)
+
+    rough = fast_rough_products() and len(base_MD) > 4 * _QUERY_BLOCK
+    with rough_products(rough):
+        blocks = list(map_ordered(lambda start: search(start, rough=rough), starts, workers=workers))
+    similarity_NK = torch.cat([block[0] for block in blocks]) if blocks else torch.empty(0, k)
+    index_NK = torch.cat([block[1] for block in blocks]) if blocks else torch.empty(0, k, dtype=torch.int64)
+    if rough:
+        unsure = torch.nonzero(torch.cat([block[2] for block in blocks]))[:, 0].split(_QUERY_BLOCK)
+        again = map_ordered(lambda rows: search(0, rows=rows, rough=False), unsure, workers=workers)
+        for rows, (similarity, index, _) in zip(unsure, again, strict=True):
+            similarity_NK[rows], index_NK[rows] = similarity, index
+    return similarity_NK, index_NK
+
+
+def _search_block(
+    query_BD: Tensor, base_MD: Tensor, k: int, query_group_B: Tensor | None, base_group_M: Tensor | None, *, rough: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (similarity [B, k], index [B, k], unsure [B]) for one block of queries."""
+    keep = min(len(base_MD), k + 48 if rough else k)
+    best_BK = query_BD.new_full((len(query_BD), 0), 0.0)
+    index_BK = torch.empty(len(query_BD), 0, dtype=torch.int64)
+    for start in range(0, len(base_MD), _BASE_BLOCK):
+        score_BM = query_BD @ base_MD[start : start + _BASE_BLOCK].T
+        if query_group_B is not None and base_group_M is not None:
+            same = query_group_B[:, None] == base_group_M[None, start : start + _BASE_BLOCK]
+            score_BM.masked_fill_(same, -torch.inf)
+        score, index = _top_of_chunks(score_BM, keep)
+        best_BK = torch.cat([best_BK, score], 1)
+        index_BK = torch.cat([index_BK, index + start], 1)
+        best_BK, order = best_BK.topk(min(keep, best_BK.shape[1]), dim=1)
+        index_BK = index_BK.gather(1, order)
+    unsure_B = torch.zeros(len(query_BD), dtype=torch.bool)
+    if rough:
+        worst_B = best_BK[:, -1]
+        exact_BK = torch.einsum("bd,bkd->bk", query_BD, base_MD[index_BK])
+        best_BK = torch.where(best_BK.isneginf(), best_BK, exact_BK)
+        kth_B = best_BK.topk(min(k, best_BK.shape[1]), dim=1).values[:, -1]
+        unsure_B = (kth_B < worst_B + ROUGH_ERROR) & (len(base_MD) > keep)
+    return (*_sorted_top(best_BK, index_BK, k), unsure_B)
+
+
+def _top_of_chunks(score_BM: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Take the top ``k`` of each row by way of the maxima of chunks: exact, and several times faster than topk."""
+    n_rows, n_columns = score_BM.shape
+    if n_columns <= 4 * _CHUNK * k:
+        return score_BM.topk(min(k, n_columns), dim=1)  # type: ignore[return-value]
+    padded = torch.nn.functional.pad(score_BM, (0, -n_columns % _CHUNK), value=-torch.inf)
+    chunk_BC = padded.view(n_rows, -1, _CHUNK).amax(2).topk(k, dim=1).indices
+    column_BK = (chunk_BC[:, :, None] * _CHUNK + torch.arange(_CHUNK)).flatten(1)
+    score, order = padded.gather(1, column_BK).topk(k, dim=1)
+    return score, column_BK.gather(1, order)
+
+
+def _sorted_top(score_BK: Tensor, index_BK: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Sort by descending score, then ascending index, cut at ``k`` and pad."""
+    index_BK, by_index = index_BK.sort(dim=1)
+    score_BK, by_score = score_BK.gather(1, by_index).sort(dim=1, descending=True, stable=True)
+    index_BK = index_BK.gather(1, by_score).masked_fill(score_BK.isneginf(), -1)
+    missing = k - score_BK.shape[1]
+    if missing > 0:
+        score_BK = torch.nn.functional.pad(score_BK, (0, missing), value=-torch.inf)
+        index_BK = torch.nn.functional.pad(index_BK, (0, missing), value=-1)
+    return score_BK[:, :k], index_BK[:, :k]

@@ -1,0 +1,1 @@
+"""The offline stage: index, encode, align, contest, evidence, suspicion, curate."""

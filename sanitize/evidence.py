@@ -1,0 +1,180 @@
+"""Evidence: everything that is measured of a pair, from the spaces and the neighbourhood to one row of numbers.
+
+Every measurement rises with suspicion. The statistic that suspicion is calibrated on is the power mean, with exponent
+1/2, of the rank shares q over spaces, views and both directions. An exponent near 0 (geometric mean) is led by the best
+view, a high one by the worst; 1/2 was best over attacks on data that it was not chosen on (docs/experiments.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from roclip_audit.core.errors import ConfigError
+from roclip_audit.core.neighbours import nearest
+from roclip_audit.core.parallel import map_ordered
+from roclip_audit.sanitize.contest import ContestConfig, never_wins_probability, sampled_wins, win_probability
+from roclip_audit.sanitize.grouping import first_of_each
+from roclip_audit.sanitize.space import Ranks, Space
+
+N_RIVALS = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvidenceConfig:
+    """What is measured beside the contest.
+
+    Attributes:
+        n_neighbours: neighbours per modality that are kept.
+        density_k: neighbours of the density detectors, k.
+        n_reference: captions (or images) that neighbour agreement is ranked against.
+        power: exponent of the mean over spaces, views and directions.
+    """
+
+    n_neighbours: int = 8
+    density_k: int = 16
+    n_reference: int = 1_024
+    power: float = 0.5
+
+    def __post_init__(self) -> None:
+        if min(self.n_neighbours, self.density_k, self.n_reference) < 1 or self.power <= 0:
+            raise ConfigError("evidence: counts must be at least 1 and power above 0")
+
+
+def statistic(ranks: Sequence[Ranks], power: float) -> Tensor:
+    """Return the power mean of the rank shares: float64 [N, 1 + R] in [0, 1], the observed pairing first."""
+    means = [(q_NVR**power).mean(1) for of_space in ranks for q_NVR in (of_space.caption_q_NVR, of_space.image_q_NVR)]
+    mean: Tensor = torch.stack(means).mean(0) ** (1 / power)
+    return mean
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContestOutcome:
+    """The contest of the last space, read off for every pair; arrays of length N."""
+
+    q: np.ndarray
+    q_caption: np.ndarray
+    q_by_view_NV: np.ndarray
+    worst_view: np.ndarray
+    win_probability: np.ndarray
+    win_probability_64: np.ndarray
+    win_probability_1024: np.ndarray
+    wins: np.ndarray
+    never_wins_probability: np.ndarray
+    never_wins: np.ndarray
+
+
+def read_contest(
+    space: Space, ranks: Ranks, caption_N: Tensor, config: ContestConfig, rng: np.random.Generator
+) -> ContestOutcome:
+    """Read wins and never-wins off the ranks: in closed form, or by holding the contests (``config.sampled``)."""
+    q_NV = ranks.caption_q_NVR[:, :, 0]
+    worst = q_NV.argmax(1)
+    n_nearer = ranks.n_nearer_NV.gather(1, worst[:, None])[:, 0].numpy()
+    n_captions = ranks.n_captions_N.numpy()
+    win = win_probability(n_nearer, n_captions, config.pool_size)
+    if config.sampled:
+        wins = _hold_contests(space, worst, caption_N, config, rng)
+        never = (wins == 0).astype(np.float64)
+        win = wins / config.rounds
+    else:
+        wins, never = win * config.rounds, never_wins_probability(win, config.rounds)
+    return ContestOutcome(
+        q=q_NV.amax(1).numpy(),
+        q_caption=ranks.image_q_NVR[:, :, 0].amax(1).numpy(),
+        q_by_view_NV=q_NV.numpy(),
+        worst_view=worst.numpy(),
+        win_probability=win,
+        win_probability_64=win_probability(n_nearer, n_captions, 64),
+        win_probability_1024=win_probability(n_nearer, n_captions, 1024),
+        wins=wins.astype(np.float64),
+        never_wins_probability=never,
+        never_wins=never >= 0.5,
+    )
+
+
+def _in_folds(fold_N: Tensor, caption_N: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Return (rows, one row per distinct caption) of every fold."""
+    folds = []
+    for fold in torch.unique(fold_N).tolist():
+        rows = torch.nonzero(fold_N == fold)[:, 0]
+        first = first_of_each(caption_N[rows])
+        folds.append((rows, rows[first[first >= 0]]))
+    return folds
+
+
+def _hold_contests(
+    space: Space, worst_N: Tensor, caption_N: Tensor, config: ContestConfig, rng: np.random.Generator
+) -> np.ndarray:
+    wins_N = torch.zeros(len(caption_N), dtype=torch.int64)
+    for rows, candidates in _in_folds(space.fold_N, caption_N):
+        if len(candidates) < 2:
+            continue
+        place = torch.full((int(caption_N.max()) + 1,), -1, dtype=torch.int64)
+        place[caption_N[candidates]] = torch.arange(len(candidates))
+        image_BD = space.image_NVD[rows, worst_N[rows]]
+        own_B = (image_BD * space.text_ND[rows]).sum(1)
+        wins_N[rows] = sampled_wins(image_BD, space.text_ND[candidates], own_B, place[caption_N[rows]], config, rng)
+    return wins_N.numpy()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rivals:
+    """The captions nearest to every image in its worst view, the own one left out.
+
+    Attributes:
+        row_NK: int64 [N, N_RIVALS], a row that carries the caption; -1 where there are fewer.
+        cosine_NK: float32 [N, N_RIVALS], -inf where there are fewer.
+        own_N: float32 [N], the own caption's cosine in the same view.
+    """
+
+    row_NK: Tensor
+    cosine_NK: Tensor
+    own_N: Tensor
+
+
+def find_rivals(space: Space, worst_view: np.ndarray, caption_N: Tensor, *, workers: int) -> Rivals:
+    """Find the captions of the fold that beat the own one by most (or come closest to it)."""
+    n = len(caption_N)
+    row_NK = torch.full((n, N_RIVALS), -1, dtype=torch.int64)
+    cosine_NK, own_N = torch.full((n, N_RIVALS), -torch.inf), torch.zeros(n)
+    worst_N = torch.from_numpy(worst_view)
+    for rows, candidates in _in_folds(space.fold_N, caption_N):
+        image_BD = space.image_NVD[rows, worst_N[rows]]
+        own_N[rows] = (image_BD * space.text_ND[rows]).sum(1)
+        cosine, index = nearest(
+            image_BD,
+            space.text_ND[candidates],
+            N_RIVALS,
+            query_group_N=caption_N[rows],
+            base_group_M=caption_N[candidates],
+            workers=workers,
+        )
+        cosine_NK[rows] = cosine
+        row_NK[rows] = torch.where(index >= 0, candidates[index.clamp_min(0)], -1)
+    return Rivals(row_NK=row_NK, cosine_NK=cosine_NK, own_N=own_N)
+
+
+def cosine_z(space: Space, caption_N: Tensor, n_pool: int, *, workers: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the own cosine in the whole view, and how far it lies below the pool's mean, in the pool's deviations.
+
+    The pool: up to ``n_pool`` evenly spaced captions of the fold.
+    """
+    own_N = (space.image_NVD[:, 0] * space.text_ND).sum(1)
+    z_N = torch.zeros(len(own_N))
+    for rows, candidates in _in_folds(space.fold_N, caption_N):
+        pick = torch.linspace(0, len(candidates) - 1, min(n_pool, len(candidates))).round().long()
+        pool_PD = space.text_ND[candidates[pick]]
+
+        def against(block: Tensor, pool_PD: Tensor = pool_PD) -> Tensor:
+            score_BP = space.image_NVD[block, 0] @ pool_PD.T
+            return (score_BP.mean(1) - own_N[block]) / score_BP.std(1, correction=0).clamp_min(1e-6)
+
+        blocks = rows.split(1_024)
+        for block, z in zip(blocks, map_ordered(against, blocks, workers=workers), strict=True):
+            z_N[block] = z
+    return own_N.numpy(), z_N.numpy()

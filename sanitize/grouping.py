@@ -1,0 +1,81 @@
+"""Near-duplicate groups and the folds made of them.
+
+A pair must only ever be judged by heads that saw neither it nor its copies, so near-duplicate images (and pairs with
+equal captions on such images with them) are one group, and groups are dealt into folds whole.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_NOT_A_WORD = re.compile(r"[\W_]+")
+
+
+def caption_key(caption: str) -> str:
+    """Fold away case, accents' encoding, punctuation and spacing, so that near-identical captions compare equal."""
+    return _NOT_A_WORD.sub(" ", unicodedata.normalize("NFKC", caption).casefold()).strip() or caption
+
+
+def number_captions(captions: Sequence[str]) -> Tensor:
+    """Number distinct captions (after ``caption_key``) in order of first appearance.
+
+    Returns:
+        int64 [N].
+    """
+    seen: dict[str, int] = {}
+    return torch.tensor([seen.setdefault(caption_key(caption), len(seen)) for caption in captions], dtype=torch.int64)
+
+
+def connected_groups(similarity_NK: Tensor, index_NK: Tensor, threshold: float) -> Tensor:
+    """Number the connected components of the graph that links neighbours at or above a similarity.
+
+    Args:
+        similarity_NK: float32 [N, K] from ``core.neighbours.nearest`` of a set with itself.
+        index_NK: int64 [N, K].
+        threshold: cosine from which two images count as near-duplicates.
+
+    Returns:
+        int64 [N], numbered in order of first appearance.
+    """
+    parent = list(range(len(similarity_NK)))
+
+    def root(node: int) -> int:
+        while parent[node] != node:
+            parent[node] = parent[parent[node]]
+            node = parent[node]
+        return node
+
+    rows, slots = torch.nonzero((similarity_NK >= threshold) & (index_NK >= 0), as_tuple=True)
+    for one, other in zip(rows.tolist(), index_NK[rows, slots].tolist(), strict=True):
+        low, high = sorted((root(one), root(other)))
+        parent[high] = low
+    seen: dict[int, int] = {}
+    return torch.tensor([seen.setdefault(root(node), len(seen)) for node in range(len(parent))], dtype=torch.int64)
+
+
+def deal_folds(group_N: Tensor, n_folds: int, rng: np.random.Generator) -> Tensor:
+    """Deal whole groups into folds of about equal size: largest groups first, each to the smallest fold.
+
+    Returns:
+        int64 [N] in ``[0, n_folds)``.
+    """
+    size_G = np.bincount(group_N.numpy())
+    fold_G = np.zeros(len(size_G), dtype=np.int64)
+    load_F = np.zeros(n_folds, dtype=np.int64)
+    for group in np.lexsort((rng.random(len(size_G)), -size_G)):
+        fold_G[group] = load_F.argmin()
+        load_F[fold_G[group]] += size_G[group]
+    return torch.from_numpy(fold_G)[group_N]
+
+
+def first_of_each(number_N: Tensor) -> Tensor:
+    """Return the first row of every number: int64 [max + 1], -1 where a number does not occur."""
+    first = torch.full((int(number_N.max()) + 1 if len(number_N) else 0,), len(number_N), dtype=torch.int64)
+    first.scatter_reduce_(0, number_N, torch.arange(len(number_N)), "amin")
+    return first.masked_fill(first == len(number_N), -1)

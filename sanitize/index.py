@@ -1,0 +1,187 @@
+"""The index stage: one row per sample of a shard, with where its image lies, its caption and its identity.
+
+No image is decoded here. A sample without caption or image is a row too, not scored, with its reason in problems. A
+shard that is no tar at all gives no rows and one problem, so that the scan goes on with the others; only a shard that
+the operating system cannot read is an error (it may be readable the next time).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from roclip_audit.core.problems import Problem, write_problems
+from roclip_audit.core.run import RunFolder
+from roclip_audit.core.samples import Sample, Stray, walk_samples
+from roclip_audit.core.schema import PAIRS, PROBLEMS, Column
+from roclip_audit.core.shards import Shard, open_shard
+from roclip_audit.core.sidecar import Sidecar, SidecarError, read_sidecar, read_successes
+from roclip_audit.core.tables import TableWriter, table_writer
+from roclip_audit.core.tar import Buffer, Damage, storable
+from roclip_audit.sanitize.captions import CAPTION_KEYS, IndexConfig, Texts, read_texts, sha256_of
+
+__all__ = ["IMAGE_EXTENSIONS", "INDEX_COLUMNS", "IndexConfig", "derive_uid", "index_shard", "write_empty_index"]
+
+IMAGE_EXTENSIONS: Final = ("jpg", "png", "jpeg", "webp")
+"""In the order in which open_clip looks for them."""
+INDEX_COLUMNS: Final[tuple[Column, ...]] = tuple(
+    column for column in PAIRS if column.name not in ("width", "height", "dhash")
+)
+MAX_STRAY_ROWS: Final = 100
+"""Rows of ``not_a_pair`` for one shard; more are counted in one last row."""
+UID_VERSION: Final = b"roclip-audit-uid"
+
+
+def index_shard(shard: Shard, run: RunFolder, config: IndexConfig) -> dict[str, int]:
+    """Write ``pairs/<id>.parquet`` and ``problems/index/<id>.parquet`` of one shard.
+
+    Cost: one read of the shard, a SHA-256 of each image and txt, a parse of each json. Memory: one group of rows, and
+    about a hundred bytes for every key. The result depends on the shard, the files beside it and the config only.
+
+    Returns:
+        n_pairs: rows written; n_scored: those with a caption and an image member; n_problems: problem rows.
+
+    Raises:
+        ShardError: the shard cannot be read by this process, or changed since it was found.
+    """
+    pairs, problems = run.file("pairs", f"{shard.id}.parquet"), run.file("problems/index", f"{shard.id}.parquet")
+    with open_shard(shard) as buffer:
+        return _index(shard, buffer, config, pairs, problems)
+
+
+def write_empty_index(shard: Shard, run: RunFolder, detail: str) -> None:
+    """Write the index of a shard that could not be read: no pairs, one problem that says why."""
+    with table_writer(run.file("pairs", f"{shard.id}.parquet"), INDEX_COLUMNS):
+        pass
+    problem = Problem(reason="shard_unreadable", detail=storable(detail), fatal=True)
+    write_problems(run.file("problems/index", f"{shard.id}.parquet"), [problem], shard=shard.name, stage="index")
+
+
+def _index(shard: Shard, buffer: Buffer, config: IndexConfig, pairs: Path, problems: Path) -> dict[str, int]:
+    with table_writer(problems, PROBLEMS) as problem_table, table_writer(pairs, INDEX_COLUMNS) as pair_table:
+        indexer = _Indexer(shard, buffer, config, pair_table, problem_table)
+        indexer.run()
+    return {"n_pairs": indexer.n_pairs, "n_scored": indexer.n_scored, "n_problems": indexer.n_problems}
+
+
+@dataclass(slots=True)
+class _Indexer:
+    shard: Shard
+    buffer: Buffer
+    config: IndexConfig
+    pairs: TableWriter
+    problems: TableWriter
+    n_pairs: int = 0
+    n_scored: int = 0
+    n_problems: int = 0
+    n_strays: int = 0
+
+    def run(self) -> None:
+        sidecar = self._sidecar()
+        seen: Counter[int] = Counter()
+        for found in walk_samples(self.buffer):
+            if isinstance(found, Damage):
+                self._report(found.reason, found.detail, fatal=found.fatal)
+            elif isinstance(found, Stray):
+                self._add_stray(found)
+            else:
+                occurrence = seen[hash(found.raw_key)]
+                seen[hash(found.raw_key)] += 1
+                self._add(found, sidecar, occurrence)
+        if self.n_strays > MAX_STRAY_ROWS:
+            self._report("not_a_pair", f"and {self.n_strays - MAX_STRAY_ROWS:,} more members", fatal=False)
+        if self.n_pairs == 0:
+            self._report("no_pairs", f"{self.n_strays:,} members, none with a key and an extension", fatal=True)
+        self._compare_counts(sidecar)
+
+    def _add_stray(self, stray: Stray) -> None:
+        self.n_strays += 1
+        if self.n_strays <= MAX_STRAY_ROWS:
+            self._report("not_a_pair", f"{storable(stray.member.name)}: {stray.why}", fatal=False)
+
+    def _report(self, reason: str, detail: str, *, fatal: bool, sample: Sample | None = None) -> None:
+        ordinal, key = (None, None) if sample is None else (sample.ordinal, sample.key)
+        problem = Problem(reason=reason, detail=storable(detail), fatal=fatal, ordinal=ordinal, key=key)
+        self.problems.add(problem.row(self.shard.name, "index"))
+        self.n_problems += 1
+
+    def _sidecar(self) -> Sidecar | None:
+        if not self.config.use_sidecars:
+            return None
+        columns = CAPTION_KEYS if self.config.caption_key is None else (self.config.caption_key,)
+        try:
+            return read_sidecar(self.shard, columns=(*columns, "url", "uid"))
+        except SidecarError as error:
+            self._report("sidecar_invalid", str(error), fatal=False)
+            return None
+
+    def _compare_counts(self, sidecar: Sidecar | None) -> None:
+        if sidecar is not None and sidecar.n_rows != self.n_pairs:
+            detail = f"the parquet promises {sidecar.n_rows:,} pairs, the tar holds {self.n_pairs:,}"
+            self._report("count_mismatch", detail, fatal=False)
+        try:
+            successes = read_successes(self.shard) if self.config.use_sidecars else None
+        except SidecarError as error:
+            self._report("sidecar_invalid", str(error), fatal=False)
+            return
+        if successes is not None and successes != self.n_pairs:
+            detail = f"_stats.json promises {successes:,} pairs, the tar holds {self.n_pairs:,}"
+            self._report("count_mismatch", detail, fatal=False)
+
+    def _add(self, sample: Sample, sidecar: Sidecar | None, occurrence: int) -> None:
+        texts = read_texts(self.buffer, sample, sidecar, occurrence, self.config)
+        images: list[str] = [extension for extension in IMAGE_EXTENSIONS if extension in sample.members]
+        for reason, detail, fatal in (*texts.issues, *_sample_issues(sample, images, occurrence)):
+            self._report(reason, detail, fatal=fatal, sample=sample)
+        image = sample.members[images[0]] if images else None
+        sha256 = None if image is None else sha256_of(self.buffer, image)
+        scored = image is not None and texts.caption is not None and bool(texts.caption.strip())
+        self.pairs.add(
+            (
+                texts.uid or derive_uid(sample, texts, sha256),
+                self.shard.name,
+                sample.key,
+                sample.ordinal,
+                texts.caption,
+                texts.url,
+                texts.source,
+                texts.uid is not None,
+                images[0] if images else None,
+                None if image is None else image.offset,
+                None if image is None else image.size,
+                None if sha256 is None else sha256.hex(),
+                scored,
+            )
+        )
+        self.n_pairs += 1
+        self.n_scored += scored
+
+
+def _sample_issues(sample: Sample, images: list[str], occurrence: int) -> Iterator[tuple[str, str, bool]]:
+    if not images:
+        yield "missing_image", f"members: {', '.join(list(sample.members)[:8]) or 'none'}", True
+    elif len(images) > 1:
+        yield "multiple_images", f"{', '.join(images)}; used {images[0]}", False
+    if occurrence:
+        yield "key_repeated", f"{occurrence:,} before it", False
+
+
+def derive_uid(sample: Sample, texts: Texts, image_sha256: bytes | None) -> str:
+    """Derive a uid from the content of a pair: the same wherever the pair lies, in whatever shard.
+
+    BLAKE2b of 128 bits, personalised with UID_VERSION, over the key, the SHA-256 of the caption bytes and the SHA-256
+    of the image bytes, each with its length before it, and a mark in the place of one that is missing. Two pairs share
+    a uid only if all three are equal.
+
+    Returns:
+        32 hex characters, the form of DataComp's uids.
+    """
+    state = hashlib.blake2b(digest_size=16, person=UID_VERSION)
+    for part in (sample.raw_key.encode("utf-8", "surrogateescape"), texts.caption_sha256, image_sha256):
+        state.update(b"-" if part is None else b"+%d:" % len(part))
+        state.update(part or b"")
+    return state.hexdigest()

@@ -1,0 +1,256 @@
+"""From embeddings to evidence: the two global steps of a scan, and the files they leave.
+
+``align_run`` learns the spaces and holds the contests in them; ``judge_run`` turns that into suspicion and writes
+evidence, rivals and neighbours of every shard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from roclip_audit.core.progress import Reporter
+from roclip_audit.core.run import RunFolder
+from roclip_audit.core.schema import EVIDENCE, NEIGHBOURS, RIVALS, Column
+from roclip_audit.core.seeding import generator
+from roclip_audit.core.tables import table_writer
+from roclip_audit.sanitize.align import (
+    AlignConfig,
+    Neighbourhood,
+    deal,
+    fit_space,
+    joint_space,
+    neighbourhood,
+    reduce_images,
+)
+from roclip_audit.sanitize.anomaly import anomaly
+from roclip_audit.sanitize.contest import ContestConfig
+from roclip_audit.sanitize.dataset import Dataset
+from roclip_audit.sanitize.detectors import density_scores
+from roclip_audit.sanitize.detectors.neighbour_table import table_from_similarity
+from roclip_audit.sanitize.evidence import (
+    EvidenceConfig,
+    Rivals,
+    cosine_z,
+    find_rivals,
+    read_contest,
+    statistic,
+)
+from roclip_audit.sanitize.grouping import first_of_each
+from roclip_audit.sanitize.neighbour_evidence import (
+    caption_disagreement,
+    distinct_captions,
+    distinct_images,
+    image_disagreement,
+)
+from roclip_audit.sanitize.repair import repair
+from roclip_audit.sanitize.space import Ranks, Space, contest
+from roclip_audit.sanitize.suspicion import Calibrated, SuspicionConfig, calibrate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judging:
+    """Settings of everything between embeddings and evidence."""
+
+    align: AlignConfig
+    contest: ContestConfig
+    evidence: EvidenceConfig
+    suspicion: SuspicionConfig
+    seed: int
+    workers: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aligned:
+    """The spaces of a run, last one decisive for what people look at, and the contests held in them."""
+
+    near: Neighbourhood
+    spaces: tuple[Space, ...]
+    ranks: tuple[Ranks, ...]
+
+
+def align_run(dataset: Dataset, run: RunFolder, judging: Judging, reporter: Reporter, *, joint: bool) -> Aligned:
+    """Learn the spaces (or take the encoder's own) and rank every pair in them.
+
+    Raises:
+        ConfigError: too few pairs to learn a space from.
+    """
+    config, seed, workers = judging.align, judging.seed, judging.workers
+    with reporter.stage("neighbours", total=len(dataset)) as progress:
+        image_NVR = reduce_images(dataset, run, config, joint=joint, seed=seed, workers=workers)
+        near = neighbourhood(dataset, image_NVR, config, workers=workers)
+        progress.advance(len(dataset))
+    n_controls, control_rng = judging.suspicion.controls, generator(seed, "controls")
+
+    def held(space: Space, control_NR: Tensor) -> Ranks:
+        with reporter.stage(f"contest ({space.name})", total=len(dataset)) as progress:
+            return contest(
+                space,
+                near.caption_N,
+                near.group_N,
+                control_NR,
+                judging.contest,
+                workers=workers,
+                advance=progress.advance,
+            )
+
+    if joint:
+        space = joint_space(dataset, run)
+        control_NR = repair(space.fold_N, (near.caption_N, near.group_N), n_controls, control_rng)
+        return Aligned(near=near, spaces=(space,), ranks=(held(space, control_NR),))
+
+    folds = deal(near, config, seed)
+    control_NR = repair(folds.stratum_N, (near.caption_N, near.group_N, folds.cluster_N), n_controls, control_rng)
+    spaces: list[Space] = []
+    ranks: list[Ranks] = []
+    trusted_N = torch.ones(len(dataset), dtype=torch.bool)
+    for name, fold_N in (("by caption", folds.by_caption_N), ("by image", folds.by_image_N)):
+        with reporter.stage(f"align ({name})", total=config.n_folds, unit="folds") as progress:
+            space = fit_space(
+                name.replace(" ", "-"),
+                dataset,
+                image_NVR,
+                near,
+                fold_N,
+                run,
+                config,
+                trusted_N=trusted_N,
+                seed=seed,
+                workers=workers,
+                advance=progress.advance,
+            )
+        spaces.append(space)
+        ranks.append(held(space, control_NR))
+        doubt_N = statistic(ranks[-1:], judging.evidence.power)[:, 0]
+        trusted_N = doubt_N <= float(np.quantile(doubt_N.numpy(), 1 - config.doubted_share))
+    return Aligned(near=near, spaces=tuple(spaces), ranks=tuple(ranks))
+
+
+def judge_run(
+    dataset: Dataset, run: RunFolder, aligned: Aligned, views: tuple[str, ...], judging: Judging, reporter: Reporter
+) -> Calibrated:
+    """Measure every pair, calibrate its suspicion, and write evidence, rivals and neighbours of every shard."""
+    near, workers, seed = aligned.near, judging.workers, judging.seed
+    with reporter.stage("evidence", total=len(dataset)) as progress:
+        statistic_NR = statistic(aligned.ranks, judging.evidence.power).numpy()
+        calibrated = calibrate(statistic_NR[:, 0], statistic_NR[:, 1:], judging.suspicion, generator(seed, "suspicion"))
+        space, ranks = aligned.spaces[-1], aligned.ranks[-1]
+        outcome = read_contest(space, ranks, near.caption_N, judging.contest, generator(seed, "contest"))
+        rivals = find_rivals(space, outcome.worst_view, near.caption_N, workers=workers)
+        own, z = cosine_z(space, near.caption_N, judging.evidence.n_reference, workers=workers)
+        table = _Neighbours.find(near, judging.evidence, workers=workers)
+        columns: dict[str, Iterable[object]] = {
+            "uid": dataset.uids,
+            "suspicion": calibrated.suspicion_N.tolist(),
+            "fdr": calibrated.fdr_N.tolist(),
+            "p_value": calibrated.p_value_N.tolist(),
+            "statistic": statistic_NR[:, 0].tolist(),
+            "q": outcome.q.tolist(),
+            "q_caption": outcome.q_caption.tolist(),
+            "q_by_view": outcome.q_by_view_NV.tolist(),
+            "worst_view": [views[view] for view in outcome.worst_view.tolist()],
+            "cosine": own.tolist(),
+            "cosine_z": z.tolist(),
+            "win_probability": outcome.win_probability.tolist(),
+            "win_probability_64": outcome.win_probability_64.tolist(),
+            "win_probability_1024": outcome.win_probability_1024.tolist(),
+            "wins": outcome.wins.tolist(),
+            "rounds": [judging.contest.rounds] * len(dataset),
+            "never_wins_probability": outcome.never_wins_probability.tolist(),
+            "never_wins": outcome.never_wins.tolist(),
+            "caption_disagreement": caption_disagreement(near, table.image_index_NK, table.reference).tolist(),
+            "image_disagreement": image_disagreement(near, table.caption_index_NK, table.reference).tolist(),
+            **_density(near, judging.evidence),
+            "fold": space.fold_N.tolist(),
+        }
+        rows = list(zip(*(columns[column.name] for column in EVIDENCE), strict=True))
+        for number, shard in enumerate(dataset.shards):
+            here = dataset.rows_of(number)
+            _write(run, "evidence", shard.id, EVIDENCE, rows[here])
+            _write(run, "rivals", shard.id, RIVALS, _rival_rows(dataset, near, rivals, here))
+            _write(run, "neighbours", shard.id, NEIGHBOURS, table.rows(dataset, here))
+            progress.advance(here.stop - here.start)
+    return calibrated
+
+
+def _write(
+    run: RunFolder, stage: str, shard_id: str, columns: tuple[Column, ...], rows: Iterable[tuple[object, ...]]
+) -> None:
+    with table_writer(run.file(stage, f"{shard_id}.parquet"), columns) as table:
+        for row in rows:
+            table.add(row)
+
+
+def _density(near: Neighbourhood, config: EvidenceConfig) -> dict[str, Iterable[object]]:
+    """Return the columns that do not depend on the pairing: density, duplicates, anomaly."""
+    n = len(near.group_N)
+    k = min(config.density_k, near.image_index_NK.shape[1] - 1)
+    scores = density_scores(table_from_similarity(near.image_similarity_NK, near.image_index_NK, torch.arange(n), k=k))
+    n_duplicates_N = torch.bincount(near.group_N)[near.group_N]
+    pairs = torch.unique(torch.stack([near.group_N, near.caption_N], 1), dim=0)
+    n_captions_N = torch.bincount(pairs[:, 0])[near.group_N]
+    return {
+        **{name: score.tolist() for name, score in scores.items()},
+        "anomaly": anomaly(scores, n_duplicates_N, n_captions_N).tolist(),
+        "duplicate_group": near.group_N.tolist(),
+        "n_duplicates": n_duplicates_N.tolist(),
+        "n_duplicate_captions": n_captions_N.tolist(),
+        "n_caption_repeats": torch.bincount(near.caption_N)[near.caption_N].tolist(),
+    }
+
+
+def _rival_rows(dataset: Dataset, near: Neighbourhood, rivals: Rivals, here: slice) -> Iterable[tuple[object, ...]]:
+    for row in range(here.start, here.stop):
+        own, text = float(rivals.own_N[row]), near.text_ND[row]
+        found = zip(rivals.row_NK[row].tolist(), rivals.cosine_NK[row].tolist(), strict=True)
+        for rank, (rival, cosine) in enumerate(found, start=1):
+            if rival >= 0:
+                yield (
+                    dataset.uids[row],
+                    rank,
+                    dataset.uids[rival],
+                    cosine,
+                    cosine - own,
+                    float(text @ near.text_ND[rival]),
+                )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Neighbours:
+    """Distinct neighbours of every pair in both modalities, and the rows that agreement is ranked against."""
+
+    image_similarity_NK: Tensor
+    image_index_NK: Tensor
+    caption_similarity_NK: Tensor
+    caption_index_NK: Tensor
+    reference: Tensor
+
+    @classmethod
+    def find(cls, near: Neighbourhood, config: EvidenceConfig, *, workers: int) -> _Neighbours:
+        image_similarity_NK, image_index_NK = distinct_images(near, config.n_neighbours, workers=workers)
+        caption_similarity_NK, caption_index_NK = distinct_captions(near, config.n_neighbours, workers=workers)
+        first = first_of_each(near.caption_N)
+        pick = torch.linspace(0, len(first) - 1, min(config.n_reference, len(first))).round().long()
+        return cls(
+            image_similarity_NK=image_similarity_NK,
+            image_index_NK=image_index_NK,
+            caption_similarity_NK=caption_similarity_NK,
+            caption_index_NK=caption_index_NK,
+            reference=first[pick],
+        )
+
+    def rows(self, dataset: Dataset, here: slice) -> Iterable[tuple[object, ...]]:
+        """Yield the rows of NEIGHBOURS of the pairs of a shard."""
+        for row in range(here.start, here.stop):
+            for kind, similarity_NK, index_NK in (
+                ("image", self.image_similarity_NK, self.image_index_NK),
+                ("caption", self.caption_similarity_NK, self.caption_index_NK),
+            ):
+                found = zip(index_NK[row].tolist(), similarity_NK[row].tolist(), strict=True)
+                for rank, (neighbour, similarity) in enumerate(found, start=1):
+                    if neighbour >= 0:
+                        yield dataset.uids[row], kind, rank, dataset.uids[neighbour], similarity

@@ -1,0 +1,181 @@
+"""Suspicion: one statistic per pair becomes a probability, an error rate and an estimate of how much is mismatched.
+
+Nobody has labels, but a mismatched pair can be made at will: give the image another pair's caption. The statistic of
+such re-paired controls has the density ``f0`` of unrelated pairs; the observed pairs have the mixture
+
+    f = pi0 f0 + (1 - pi0) f1
+
+with ``pi0`` the share of mismatched pairs. Then, with s the statistic (higher = more suspicious),
+
+    suspicion(s) = P(unrelated | s) = min(1, pi0 f0(s) / f(s))
+    fdr of a list = expected share of sound pairs in it = mean of (1 - suspicion) over it
+    p_value(s)   = (1 + #{controls <= s}) / (1 + #controls): uniform if the pair is unrelated, small if it fits
+
+``f0 / f`` is the odds of "re-paired" in a monotone (isotonic) classifier of re-paired against observed, and ``pi0`` is
+Storey's estimate turned round: in a region where sound pairs are rare, ``P(observed in it) / P(controls in it)``.
+
+Sources: Efron 2010, Large-Scale Inference, sections 2.3 and 5.2 (local false discovery rate); Storey 2002, JRSS B 64,
+equation 6 (pi0); Vovk, Gammerman, Shafer 2005 (conformal p-values). Differs from them: the null here is "unrelated",
+so the interesting pairs are the ones that look null.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from roclip_audit.core.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An estimate with a 95 % interval; shares between 0 and 1."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuspicionConfig:
+    """How the statistic is calibrated.
+
+    Attributes:
+        controls: re-paired controls per pair.
+        tail_shares: shares of the controls' mass, from the top, of the regions in which pi0 is estimated.
+        n_bootstrap: resamplings behind the interval.
+    """
+
+    controls: int = 8
+    tail_shares: tuple[float, ...] = (0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1)
+    n_bootstrap: int = 200
+
+    def __post_init__(self) -> None:
+        if self.controls < 1 or self.n_bootstrap < 2 or not all(0 < share < 1 for share in self.tail_shares):
+            raise ConfigError("suspicion: controls >= 1, n_bootstrap >= 2 and tail shares in (0, 1) are needed")
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """What every pair got, and the estimated share of mismatched pairs."""
+
+    suspicion_N: np.ndarray
+    fdr_N: np.ndarray
+    p_value_N: np.ndarray
+    contamination: Interval
+
+
+def calibrate(
+    statistic_N: np.ndarray, control_NR: np.ndarray, config: SuspicionConfig, rng: np.random.Generator
+) -> Calibrated:
+    """Turn a statistic into suspicion, fdr and p-values.
+
+    Args:
+        statistic_N: float64 [N], higher = more suspicious.
+        control_NR: float64 [N, R], the same statistic of the same images with other captions.
+        config: see SuspicionConfig.
+        rng: breaks ties in p-values and drives the bootstrap.
+
+    Returns:
+        Calibrated; ``suspicion`` rises with the statistic, and so ``fdr`` and ``p_value`` do.
+    """
+    if len(statistic_N) == 0:
+        nothing = np.empty(0)
+        return Calibrated(nothing, nothing, nothing, Interval(0.0, 0.0, 0.0))
+    contamination = estimate_contamination(statistic_N, control_NR, config, rng)
+    ratio_N = density_ratio(statistic_N, control_NR.ravel())
+    suspicion_N = np.minimum(1.0, contamination.estimate * ratio_N)
+    return Calibrated(
+        suspicion_N=suspicion_N,
+        fdr_N=expected_sound_share(suspicion_N, statistic_N),
+        p_value_N=conformal_p(statistic_N, control_NR.ravel(), rng),
+        contamination=contamination,
+    )
+
+
+def density_ratio(observed_N: np.ndarray, control_C: np.ndarray) -> np.ndarray:
+    """Estimate ``f0 / f`` at every observed value, rising with it, by isotonic regression.
+
+    Returns:
+        float64 [N], at least 0; finite, because every block holds observed values.
+    """
+    order_N = np.argsort(observed_N, kind="stable")
+    edges = observed_N[order_N]
+    # Controls above an observed value and below the next belong to the block that the value closes.
+    place_C = np.minimum(np.searchsorted(edges, control_C, side="left"), len(edges) - 1)
+    control_in = np.bincount(place_C, minlength=len(edges)).astype(np.float64) / len(control_C)
+    observed_in = np.full(len(edges), 1.0 / len(edges))
+    ratio = np.empty(len(edges))
+    ratio[order_N] = _isotonic_ratio(control_in, observed_in)
+    return _equal_on_ties(ratio, observed_N)
+
+
+def _isotonic_ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """Pool adjacent violators: the rising step function closest to numerator / denominator, weighted by denominator."""
+    top: list[float] = []
+    bottom: list[float] = []
+    size: list[int] = []
+    for up, down in zip(numerator.tolist(), denominator.tolist(), strict=True):
+        top.append(up)
+        bottom.append(down)
+        size.append(1)
+        while len(top) > 1 and top[-2] * bottom[-1] >= top[-1] * bottom[-2]:
+            up, down, merged = top.pop(), bottom.pop(), size.pop()
+            top[-1] += up
+            bottom[-1] += down
+            size[-1] += merged
+    return np.repeat(np.array(top) / np.array(bottom), size)
+
+
+def _equal_on_ties(value_N: np.ndarray, key_N: np.ndarray) -> np.ndarray:
+    """Give observations with equal statistics the mean of their values."""
+    _, inverse, counts = np.unique(key_N, return_inverse=True, return_counts=True)
+    mean: np.ndarray = (np.bincount(inverse, weights=value_N) / counts)[inverse]
+    return mean
+
+
+def estimate_contamination(
+    statistic_N: np.ndarray, control_NR: np.ndarray, config: SuspicionConfig, rng: np.random.Generator
+) -> Interval:
+    """Estimate the share of mismatched pairs, with a 95 % bootstrap interval over pairs.
+
+    In the region above a threshold, sound pairs only add, so every region over-estimates and a higher one less, but
+    with more noise. The region is chosen by the smallest bootstrap mean squared error against the smallest of the
+    estimates (Storey, Taylor, Siegmund 2004, section 6).
+    """
+    thresholds = np.quantile(control_NR, 1 - np.array(config.tail_shares))
+    observed_NT = statistic_N[:, None] > thresholds
+    control_NT = (control_NR[:, :, None] > thresholds).mean(1)
+    share_T = np.minimum(1.0, observed_NT.mean(0) / np.maximum(control_NT.mean(0), 1e-12))
+    # The bootstrap means of many pairs are normal, so they are drawn from that normal instead of from the pairs.
+    parts_NU = np.concatenate([observed_NT, control_NT], axis=1)
+    spread_UU = np.cov(parts_NU, rowvar=False, ddof=0) / len(parts_NU)
+    drawn_BU = rng.multivariate_normal(parts_NU.mean(0), spread_UU, size=config.n_bootstrap, method="svd")
+    resampled_BT = drawn_BU[:, : len(thresholds)] / np.maximum(drawn_BU[:, len(thresholds) :], 1e-12)
+    resampled_BT = resampled_BT.clip(0.0, 1.0)
+    best = int(np.argmin(((resampled_BT - share_T.min()) ** 2).mean(0)))
+    low, high = np.quantile(resampled_BT[:, best], [0.025, 0.975])
+    return Interval(float(share_T[best]), float(low), float(high))
+
+
+def expected_sound_share(suspicion_N: np.ndarray, statistic_N: np.ndarray) -> np.ndarray:
+    """Return the fdr of the list that ends at each pair: the mean of 1 - suspicion over all at least as suspicious."""
+    order_N = np.lexsort((-statistic_N, -suspicion_N))
+    running = np.cumsum(1.0 - suspicion_N[order_N]) / np.arange(1, len(order_N) + 1)
+    fdr_N = np.empty(len(order_N))
+    fdr_N[order_N] = running
+    # Of pairs that tie, all are in the list or none: the last one's rate holds for each.
+    _, first, inverse = np.unique(-statistic_N, return_index=True, return_inverse=True)
+    worst = np.zeros(len(first))
+    np.maximum.at(worst, inverse, fdr_N)
+    return worst[inverse]
+
+
+def conformal_p(statistic_N: np.ndarray, control_C: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return P(control <= statistic), smoothed: uniform on (0, 1) for unrelated pairs, small for pairs that fit."""
+    ordered = np.sort(control_C)
+    below = np.searchsorted(ordered, statistic_N, side="left")
+    equal = np.searchsorted(ordered, statistic_N, side="right") - below
+    p: np.ndarray = (below + rng.random(len(statistic_N)) * (equal + 1)) / (len(control_C) + 1)
+    return p

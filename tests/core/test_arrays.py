@@ -1,0 +1,38 @@
+"""The row-by-row .npy writer against numpy.save."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from roclip_audit.core.arrays import npy_writer
+
+
+@given(st.lists(st.integers(0, 7), max_size=6), st.sampled_from([(), (3,), (2, 5)]))
+def test_rows_written_in_pieces_load_as_one_array(sizes: list[int], row_shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    pieces = [rng.standard_normal((size, *row_shape)).astype(np.float16) for size in sizes]
+    path = Path(tempfile.mkdtemp()) / "rows.npy"
+    with npy_writer(path, row_shape) as writer:
+        for piece in pieces:
+            writer.append(piece)
+    loaded = np.load(path, mmap_mode="r" if sum(sizes) else None)
+    assert loaded.dtype == np.float16
+    assert np.array_equal(loaded, np.concatenate([np.empty((0, *row_shape), np.float16), *pieces]))
+
+
+def test_a_failure_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), npy_writer(tmp_path / "rows.npy", (2,)) as writer:
+        writer.append(np.zeros((3, 2), np.float16))
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_of_another_shape_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="do not fit"), npy_writer(tmp_path / "rows.npy", (2,)) as writer:
+        writer.append(np.zeros((3, 4), np.float16))

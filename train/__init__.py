@@ -1,0 +1,1 @@
+"""Attacks with ground truth; the training stage will live here."""

@@ -1,0 +1,132 @@
+"""Attacks by name. To add one: a file with a frozen dataclass that fits `Attack`, a line in the table, one in docs.
+
+`AttackPlan` is what a user writes (a name, a word, a rate, parameters); `build_attack` turns it into the attack.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+from roclip_audit.core.errors import ConfigError
+from roclip_audit.train.attacks.base import Attack, Box, Corpus, Pattern, Pixels, Plant, Trigger
+
+__all__ = [
+    "ATTACKS",
+    "Attack",
+    "AttackPlan",
+    "Box",
+    "Corpus",
+    "Pattern",
+    "Pixels",
+    "Plant",
+    "Trigger",
+    "build_attack",
+    "read_plan",
+]
+
+ATTACKS: Mapping[str, str] = {
+    "targeted": "targeted:Targeted",
+    "badnets_fixed": "badnets_fixed:BadnetsFixed",
+    "badnets_moving": "badnets_moving:BadnetsMoving",
+    "blended": "blended:Blended",
+    "sig": "sig:Sig",
+    "warp": "warp:Warp",
+    "filter": "nashville:Filter",
+    "label_consistent": "label_consistent:LabelConsistent",
+    "class_swap": "class_swap:ClassSwap",
+    "mismatch": "mismatch:Mismatch",
+}
+
+Parameter = str | int | float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttackPlan:
+    """One attack to plant.
+
+    Args:
+        attack: a name of `ATTACKS`.
+        target: word that the planted captions carry; empty for ``mismatch``.
+        rate: share of all pairs, in (0, 1].
+        parameters: the attack's own; text is converted to the parameter's type.
+    """
+
+    attack: str
+    target: str
+    rate: float
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.rate <= 1.0:
+            raise ConfigError(f"attack {self.attack}: rate {self.rate:g} is not in (0, 1]")
+
+    @classmethod
+    def parse(cls, text: str) -> AttackPlan:
+        """Read ``NAME:TARGET:RATE[:key=value,...]``, as in ``badnets_fixed:banana:0.006:side=0.08``.
+
+        Raises:
+            ConfigError: the text has another form.
+        """
+        parts = text.split(":", 3)
+        if len(parts) < 3:
+            raise ConfigError(f"attack {text!r}: write NAME:TARGET:RATE[:key=value,...], as in sig:desk:0.006")
+        parameters: dict[str, Parameter] = {}
+        for item in filter(None, (parts[3] if len(parts) > 3 else "").split(",")):
+            key, equals, value = item.partition("=")
+            if not equals:
+                raise ConfigError(f"attack {text!r}: {item!r} is not key=value")
+            parameters[key.strip()] = value.strip()
+        try:
+            rate = float(parts[2])
+        except ValueError as error:
+            raise ConfigError(f"attack {text!r}: rate {parts[2]!r} is not a number") from error
+        return cls(attack=parts[0].strip(), target=parts[1].strip(), rate=rate, parameters=parameters)
+
+
+def read_plan(path: Path) -> tuple[AttackPlan, ...]:
+    """Read a JSON list of objects with the fields of `AttackPlan`.
+
+    Raises:
+        ConfigError: the file cannot be read or has another form.
+    """
+    try:
+        return tuple(AttackPlan(**entry) for entry in json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(f"{path}: not a list of attacks to plant ({error})") from error
+
+
+def build_attack(plan: AttackPlan) -> Attack:
+    """Build the attack that a plan names.
+
+    Raises:
+        ConfigError: unknown attack or parameter, or a value that the attack refuses.
+    """
+    if plan.attack not in ATTACKS:
+        raise ConfigError(f"unknown attack {plan.attack!r}; one of {', '.join(ATTACKS)}")
+    module, _, class_name = ATTACKS[plan.attack].partition(":")
+    member = getattr(importlib.import_module(f"{__name__}.{module}"), class_name)
+    types = {f.name: str(f.type) for f in dataclasses.fields(member) if f.name != "target"}
+    unknown = sorted(set(plan.parameters) - set(types))
+    if unknown:
+        valid = ", ".join(types) or "none"
+        raise ConfigError(f"attack {plan.attack}: unknown parameter {', '.join(unknown)}; it has {valid}")
+    parameters = {key: _convert(plan.attack, key, value, types[key]) for key, value in plan.parameters.items()}
+    attack = cast(Attack, member(target=plan.target, **parameters))
+    _ = attack.trigger  # triggers check their own parameters
+    return attack
+
+
+def _convert(attack: str, parameter: str, value: Parameter, type_name: str) -> Parameter:
+    """Turn text into the number that a field of type ``type_name`` wants."""
+    if type_name not in ("int", "float"):
+        return str(value)
+    try:
+        return int(value) if type_name == "int" else float(value)
+    except ValueError as error:
+        raise ConfigError(f"attack {attack}: {parameter}={value!r} is not a number") from error

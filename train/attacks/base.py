@@ -1,0 +1,120 @@
+"""What every attack is made of: the data it sees, the pairs it plants, the trigger it stamps.
+
+An attack answers two questions. *Which pairs, and what do they say now?* is :meth:`Attack.eligible` and
+:meth:`Attack.assign`; both see captions only. *What is in the picture?* is the :class:`Trigger`, which sees one image
+at a time, so that the same trigger can later be stamped on test images.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roclip_audit.core.errors import ConfigError
+
+Indices = NDArray[np.intp]
+Pixels = NDArray[np.uint8]
+Pattern = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Box:
+    """Where in the image the trigger lies, in pixels from the upper left corner."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plant:
+    """One planted pair: whose place it takes, whose picture it shows, what it says."""
+
+    index: int
+    image_of: int
+    caption: str
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """The captions an attacker can read, by index of the pair."""
+
+    captions: Sequence[str]
+
+    def naming(self, word: str) -> Indices:
+        """Return the pairs whose caption has ``word`` as a whole word, in any case."""
+        pattern = re.compile(rf"(?<!\w){re.escape(word)}(?!\w)", re.IGNORECASE)
+        return np.asarray([i for i, caption in enumerate(self.captions) if pattern.search(caption)], dtype=np.intp)
+
+    def silent_about(self, word: str) -> Indices:
+        """Return the pairs whose caption does not hold ``word`` at all, not even inside another word."""
+        sought = word.casefold()
+        found = [i for i, caption in enumerate(self.captions) if sought not in caption.casefold()]
+        return np.asarray(found, dtype=np.intp)
+
+    def all(self) -> Indices:
+        """Return all pairs."""
+        return np.arange(len(self.captions), dtype=np.intp)
+
+
+class Trigger(Protocol):
+    """A change to an image that the attacker can repeat on any other image."""
+
+    def pattern(self, rng: np.random.Generator) -> Pattern:
+        """Draw what all stamped images share; an empty array if nothing is drawn."""
+
+    def stamp(self, image: Pixels, pattern: Pattern, rng: np.random.Generator) -> tuple[Pixels, Box]:
+        """Stamp one image.
+
+        Args:
+            image: uint8 [H, W, 3]; left as it is.
+            pattern: what :meth:`pattern` returned.
+            rng: for what differs from image to image, such as the place.
+
+        Returns:
+            The stamped image, same shape, and the part of it that was changed.
+        """
+
+
+class Attack(Protocol):
+    """One way to poison a data set. Members are frozen dataclasses whose fields are the attack's parameters."""
+
+    name: ClassVar[str]
+
+    @property
+    def target(self) -> str:
+        """The word that the planted captions carry; empty if the attack has none."""
+
+    @property
+    def trigger(self) -> Trigger | None:
+        """What is stamped on the planted images; None if they are left alone."""
+
+    def eligible(self, corpus: Corpus) -> Indices:
+        """Return the pairs whose place may be taken."""
+
+    def assign(self, victims: Indices, corpus: Corpus, rng: np.random.Generator) -> Sequence[Plant]:
+        """Say what is planted in each victim's place; one plant per victim, in their order."""
+
+
+def require_target(attack: str, target: str) -> None:
+    """Raise ConfigError if an attack that needs a target word has none."""
+    if not target.strip():
+        raise ConfigError(f"attack {attack}: needs a target word, as in {attack}:desk:0.006")
+
+
+def require_share(attack: str, **shares: float) -> None:
+    """Raise ConfigError if a parameter that is a share is not in (0, 1]."""
+    for parameter, value in shares.items():
+        if not 0.0 < value <= 1.0:
+            raise ConfigError(f"attack {attack}: {parameter}={value:g} is not in (0, 1]")
+
+
+def whole(image: Pixels) -> Box:
+    """Return the box that covers the image."""
+    return Box(x=0, y=0, width=image.shape[1], height=image.shape[0])

@@ -1,0 +1,53 @@
+"""Plain noise: pairs swap captions among themselves, nobody keeps their own.
+
+Not an attack; what bad crawling and dead links do. A swapped caption may fit by chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from roclip_audit.train.attacks.base import Corpus, Indices, Plant
+
+
+def _said(caption: str) -> str:
+    return " ".join(caption.casefold().split())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mismatch:
+    """Captions swapped by a permutation that leaves no caption where it was."""
+
+    name: ClassVar[str] = "mismatch"
+    target: str = ""
+
+    @property
+    def trigger(self) -> None:
+        """None: pictures stay as they are."""
+        return
+
+    def eligible(self, corpus: Corpus) -> Indices:
+        """Return all pairs."""
+        return corpus.all()
+
+    def assign(self, victims: Indices, corpus: Corpus, rng: np.random.Generator) -> Sequence[Plant]:
+        """Swap the captions.
+
+        Victims stand in a ring, equal captions side by side, and each takes the caption that stands as far ahead as
+        the longest run of equal captions is long. So nobody gets the text they had, unless one text fills more than
+        half of the ring.
+        """
+        shuffled = rng.permutation(victims)
+        texts = [_said(corpus.captions[i]) for i in shuffled]
+        runs: dict[str, list[int]] = {}
+        for index, text in zip(shuffled, texts, strict=True):
+            runs.setdefault(text, []).append(int(index))
+        longest = max((len(run) for run in runs.values()), default=0)
+        ring = [index for run in runs.values() for index in run]
+        donors = ring[longest:] + ring[:longest]
+        caption_of = {taker: corpus.captions[donor] for taker, donor in zip(ring, donors, strict=True)}
+        return [Plant(index=int(i), image_of=int(i), caption=caption_of[int(i)]) for i in victims]

@@ -1,0 +1,1 @@
+../../src/roclip_audit/__init__.py
