@@ -8,6 +8,7 @@ into a page. JSON spells such characters as escapes, which mean the same; parque
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 import sys
@@ -239,7 +240,7 @@ FORMATS = (*TEXT_FORMATS, "parquet")
 def _text_stream(out: Path | None) -> Iterator[TextIO]:
     """Yield stdout, or a file that replaces ``out`` when all went well."""
     if out is None:
-        if hasattr(sys.stdout, "reconfigure"):
+        if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")
         yield sys.stdout
         return

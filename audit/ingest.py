@@ -4,8 +4,7 @@ The new database is built beside its final place and moved over the old one in o
 the new one. Rows go in by the hundred thousand, as Arrow tables, in the order (shard of the manifest, ordinal), so that
 two ingests of the same files give the same tables row by row. Memory is bounded by ``BATCH_PAIRS``.
 
-Cost: 1,000,000 pairs with 3 rivals and 10 neighbours each in well under a minute on two cores
-(benchmarks/bench_sql.py).
+Cost: 42 s of CPU time for 1,000,000 pairs with 3 rivals and 10 neighbours each (benchmarks/bench_sql.py).
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from duckdb.sqltypes import DuckDBPyType
 
 from roclip_audit.audit.relations import RELATIONS
 from roclip_audit.audit.store import first_line, is_damage, open_readonly, store_error
-from roclip_audit.core.errors import ConfigError
+from roclip_audit.core.errors import ConfigError, StoreError
 from roclip_audit.core.run import RunFolder
 
 BATCH_ROWS = 8192
@@ -105,9 +105,14 @@ class QueryResult:
         return schema, self._batches(reader, schema)
 
     def _batches(self, reader: pa.RecordBatchReader, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-        with clear_errors(self._database):
-            for batch in reader:
-                yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)
+        while True:
+            try:
+                batch = reader.read_next_batch()
+            except StopIteration:
+                return
+            except (OSError, pa.ArrowException, duckdb.Error) as error:  # Arrow hands on DuckDB's errors as its own
+                raise clear_error(error, self._database) from error
+            yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)
 
 
 def _values(column: pa.Array) -> list[Any]:
@@ -152,21 +157,29 @@ def _unique(names: list[str]) -> list[str]:
     return found
 
 
-def _hint(error: duckdb.Error) -> str:
-    if isinstance(error, duckdb.CatalogException) and "Table with name" in str(error):
+def _hint(error: Exception) -> str:
+    text = str(error)
+    if "Table with name" in text:
         names = ", ".join(relation.name for relation in RELATIONS if "." not in relation.name)
         return f" (tables and views: {names})"
-    if isinstance(error, duckdb.BinderException) and "Referenced column" in str(error):
-        candidates = next((line for line in str(error).splitlines() if line.startswith("Candidate")), "")
+    if "Referenced column" in text:
+        candidates = next((line for line in text.splitlines() if line.startswith("Candidate")), "")
         return f" ({candidates})" if candidates else ""
-    if isinstance(error, duckdb.PermissionException) and "file system" in str(error):
+    if "file system operations are disabled" in text:
         return " (`roclip-audit sql --allow-external` lets a query read and write files)"
     return ""
 
 
+def clear_error(error: Exception, database: Path) -> ConfigError | StoreError:
+    """Translate an error of DuckDB: one line about the query, with a hint where there is one, or about the database."""
+    if is_damage(error, database):
+        return store_error(database, error)
+    return ConfigError(first_line(error) + _hint(error))
+
+
 @contextmanager
 def clear_errors(database: Path) -> Iterator[None]:
-    """Translate DuckDB's errors inside the block: one line about the query, with a hint, or about the database.
+    """Translate DuckDB's errors inside the block.
 
     Raises:
         ConfigError: the query is wrong.
@@ -175,9 +188,7 @@ def clear_errors(database: Path) -> Iterator[None]:
     try:
         yield
     except duckdb.Error as error:
-        if is_damage(error, database):
-            raise store_error(database, error) from error
-        raise ConfigError(first_line(error) + _hint(error)) from error
+        raise clear_error(error, database) from error
 
 
 def _single_statement(connection: duckdb.DuckDBPyConnection, sql: str, *, allow_external: bool) -> duckdb.Statement:

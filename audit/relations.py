@@ -5,7 +5,7 @@ Layout, and why (measured by ``benchmarks/bench_sql.py`` on 1,000,000 scored pai
 - ``suspicion`` is a plain projection of one wide table, ``store.scored``, that holds a copy of the pair's caption and
   url, of the first rival and of the decision. DuckDB then sorts on one column and fetches only the rows that survive
   the limit: 0.03 s for an order-by-limit. As a view over joins (pairs, evidence, rivals, decisions) the same query
-  takes 0.5 s, and one join with the nearly empty ``decisions`` alone costs 0.2 s, because no joined row can be fetched
+  takes 0.8 s, and one join with the nearly empty ``decisions`` alone costs 0.2 s, because no joined row can be fetched
   late. The price is that captions and urls lie on disk twice.
 - ``evidence`` is a view over the same wide table, so that no measurement is stored twice.
 - ``rivals`` and ``neighbours`` name pairs by ``pairs.pair``, an 8-byte number that compresses to about 3 bytes, and

@@ -68,7 +68,8 @@ def read_pairs(run: RunFolder, shard: ShardEntry) -> pa.Table:
 
 def _numbered(table: pa.Table, pairs: pa.Table, where: str) -> pa.Table:
     """Put the number of the pair in front of rows that name it by uid."""
-    found = pc.index_in(table["uid"], value_set=pairs["uid"].combine_chunks())
+    lookup = pc.SetLookupOptions(value_set=pairs["uid"].combine_chunks())
+    found = pc.call_function("index_in", [table["uid"]], lookup)
     if found.null_count:
         raise StoreError(f"{where}: {found.null_count} rows are about pairs that the shard does not have; {_RERUN}")
     return table.add_column(0, "pair", pairs["pair"].take(found))
@@ -87,7 +88,7 @@ def read_about(run: RunFolder, stage: str, shard: ShardEntry, pairs: pa.Table) -
         StoreError: the file is missing or damaged, or is about pairs that the shard does not have.
     """
     columns = ABOUT_PAIRS[stage]
-    if _left_out(run, stage, shard, pc.sum(pairs["scored"]).as_py() or 0):
+    if _left_out(run, stage, shard, pairs["scored"].to_pylist().count(True)):
         return _numbered(arrow_schema(columns).empty_table(), pairs, stage)
     table = read_stage(run, stage, shard, columns)
     return _numbered(table, pairs, str(run.root / stage / f"{shard.id}.parquet"))

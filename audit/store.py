@@ -26,19 +26,23 @@ _SEALED: dict[str, str | bool | int | float | list[str]] = {
 }
 
 
-def first_line(error: duckdb.Error) -> str:
+def first_line(error: Exception) -> str:
     """Return the first line of DuckDB's message, which is the sentence; the rest points into the query."""
     return str(error).split("\n", 1)[0]
 
 
-def is_damage(error: duckdb.Error, database: Path) -> bool:
-    """Tell whether an error of a query speaks of the database file rather than of the query."""
-    if isinstance(error, duckdb.IOException):
-        return str(database) in str(error)
-    return isinstance(error, (duckdb.SerializationException, duckdb.FatalException)) or "Corrupt database" in str(error)
+def is_damage(error: Exception, database: Path) -> bool:
+    """Tell whether an error of a query speaks of the database file rather than of the query.
+
+    By its text, because errors that occur in the middle of an answer come through Arrow, without DuckDB's class.
+    """
+    text = str(error)
+    if text.startswith("IO Error"):
+        return str(database) in text
+    return text.startswith(("Serialization Error", "FATAL Error")) or "Corrupt database" in text
 
 
-def store_error(path: Path, error: duckdb.Error) -> StoreError:
+def store_error(path: Path, error: Exception) -> StoreError:
     """Translate an error of opening or reading a database file into what the user can do."""
     if "Could not set lock" in str(error) or "different configuration" in str(error):
         return StoreLockedError(f"{path}: in use by another process ({first_line(error)}); wait for it, then try again")

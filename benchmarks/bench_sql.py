@@ -66,8 +66,14 @@ def _copy(connection: duckdb.DuckDBPyConnection, sql: str, path: Path) -> None:
 def _evidence_value(name: str, kind: str) -> str:
     if name == "uid":
         return "md5(i::varchar)"
-    values = {"DOUBLE": "random()", "DOUBLE[]": "[random(), random(), random(), random()]", "VARCHAR": "'whole'",
-              "BOOLEAN": "random() < 0.1", "UTINYINT": "(i % 5)::utinyint", "UINTEGER": "(random() * 100)::uinteger"}  # fmt: skip
+    values = {
+        "DOUBLE": "random()",
+        "DOUBLE[]": "[random(), random(), random(), random()]",
+        "VARCHAR": "'whole'",
+        "BOOLEAN": "random() < 0.1",
+        "UTINYINT": "(i % 5)::utinyint",
+        "UINTEGER": "(random() * 100)::uinteger",
+    }
     return values[kind]
 
 
@@ -151,14 +157,15 @@ def _headlines(run: RunFolder, repeat: int) -> dict[str, float]:
 def measure(run: RunFolder, *, n_pairs: int, n_shards: int, repeat: int) -> dict[str, object]:
     """Make, ingest, query; return what was measured."""
     make_files(run, n_pairs=n_pairs, n_shards=n_shards)
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), time.process_time()
     report = ingest(run)
-    ingest_s = time.perf_counter() - start
+    ingest_s, ingest_cpu_s = time.perf_counter() - start, time.process_time() - cpu_start
     uid = hashlib.md5(str(n_pairs // 2).encode(), usedforsecurity=False).hexdigest()
     return {
         "n_scored": report.n_scored,
         "n_neighbours": report.n_neighbours,
         "ingest_s": round(ingest_s, 2),
+        "ingest_cpu_s": round(ingest_cpu_s, 2),
         "ingest_peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "database_mib": run.database.stat().st_size >> 20,
         "input_mib": sum(path.stat().st_size for path in run.root.rglob("*.parquet")) >> 20,
@@ -166,6 +173,13 @@ def measure(run: RunFolder, *, n_pairs: int, n_shards: int, repeat: int) -> dict
         "headline_by_layout": _headlines(run, repeat),
         "command_s": _command_s(run, repeat),
     }
+
+
+def _commit() -> str | None:
+    here = Path(__file__).parent
+    command = ["git", "-C", str(here), "rev-parse", "HEAD"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def main() -> None:
@@ -176,13 +190,19 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=9)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    load_before = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
         found = measure(RunFolder(Path(folder)), n_pairs=options.pairs, n_shards=options.shards, repeat=options.repeat)
     result = {
         "benchmark": "sql",
         "date": datetime.now(UTC).date().isoformat(),
+        "commit": _commit(),
         "versions": {"python": platform.python_version(), "duckdb": duckdb.__version__},
-        "hardware": {"machine": platform.machine(), "cpus": len(os.sched_getaffinity(0))},
+        "hardware": {
+            "machine": platform.machine(),
+            "cpus": len(os.sched_getaffinity(0)),
+            "load_before": round(load_before, 1),
+        },
         "settings": {"pairs": options.pairs, "shards": options.shards, "repeat": options.repeat},
         "result": found,
     }

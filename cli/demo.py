@@ -28,7 +28,7 @@ EXAMPLES = """Examples:
 DEMO = Path(__file__).resolve().parent.parent / "demo"
 SEED = 0
 
-TOP_SQL = """select suspicion, fdr, caption, rival_caption
+TOP_SQL = """select round(suspicion, 3) as suspicion, round(fdr, 3) as fdr, caption, rival_caption
 from suspicion order by suspicion desc, statistic desc, uid limit 10"""
 
 # AUROC is the chance that a planted pair is more suspicious than one that was left alone, ties counted half.

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import typer
 
+from roclip_audit.core.progress import counted
 from roclip_audit.core.terminal import printable
 
 
@@ -18,8 +19,8 @@ def percent(share: float) -> str:
 
 
 def count(n: int, noun: str) -> str:
-    """Return ``1 pair``, ``6,881 pairs``."""
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+    """Return ``1 pair``, ``6,881 pairs``; ``noun`` is in the singular."""
+    return counted(n, f"{noun}s")
 
 
 def print_facts(facts: Iterable[tuple[str, str]]) -> None:

@@ -145,7 +145,7 @@ def describe(report: ScanReport, out: Path) -> list[tuple[str, str]]:
         ("database", str(out / "audit.duckdb")),
     ]
     if report.reused:
-        facts.insert(1, ("resumed", f"{report.reused:,} pieces of work were finished before"))
+        facts.insert(1, ("resumed", f"{count(report.reused, 'piece')} of work finished before"))
     if n_unread(report):
         n_pairs, n_shards = report.n_pairs - report.n_scored, report.n_unreadable_shards
         unread = (

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP")
 _EXTENSIONS: Final = {"jpg": "JPEG", "jpeg": "JPEG", "png": "PNG", "webp": "WEBP"}
@@ -177,6 +177,8 @@ def _problem(data: bytes, error: BaseException) -> ImageProblem:
         if data.lstrip()[: len(magic)] == magic:
             return ImageProblem("image_format", f"{name} content is not accepted")
     detail = f"{type(error).__name__}: {error}" if data else "the file is empty"
+    if data and isinstance(error, UnidentifiedImageError):  # its own message holds a memory address
+        detail = "not a readable JPEG, PNG or WEBP file"
     shortened = "truncated" in str(error).lower() or _webp_is_short(data)
     return ImageProblem("image_truncated" if shortened else "image_undecodable", detail)
 

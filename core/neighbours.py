@@ -4,11 +4,11 @@ One table of neighbours per modality feeds the duplicate groups, the neighbour e
 ``show`` prints. Cost: N x M x D multiply-adds, read through blocks of fixed size, so memory does not grow with N beyond
 the vectors and the table, and the result does not depend on the number of workers.
 
-A block is multiplied in bfloat16-split precision where the processor has it ("medium": inputs rounded to 8 bits of
-mantissa, sums in fp32), and the candidates are scored again in fp32. Rounding a unit vector's entries to nearest moves a
-cosine by at most 2**-8 (each of the two factors by a relative 2**-9), so a row whose k-th fp32 score is at least the
-worst kept candidate's rough score plus that bound cannot have missed a neighbour; the other rows are searched again in
-fp32. The table is therefore exact in fp32 whichever way it was made.
+Where the processor multiplies bfloat16 in hardware, a block is multiplied with its inputs rounded to 8 bits of mantissa
+(sums in fp32), and the best candidates are scored again in fp32. Rounding q to q' and b to b' moves a cosine by at most
+|q - q'| |b| + |q'| |b - b'|: lengths that are known, about 0.0035 together (2**-7 at worst). So a row whose k-th fp32
+score is at least the worst kept candidate's rough score plus that bound cannot have missed a neighbour; the other rows
+are searched again in fp32. The table holds the same neighbours either way.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from torch import Tensor
 
 from roclip_audit.core.parallel import map_ordered
 
-ROUGH_ERROR = 2.0**-8
+_SUM_ERROR = 2e-5  # of sums in fp32 and of vectors whose length is not quite 1
 _QUERY_BLOCK = 512
+_RESCORE_BLOCK = 64
 _BASE_BLOCK = 16_384
 _CHUNK = 16
 
@@ -63,39 +64,61 @@ def nearest(
         workers: threads; the result is the same for every value.
 
     Returns:
-        similarity_NK: float32 [N, k], descending; ties by ascending index.
+        similarity_NK: float32 [N, k], descending; ties by ascending index (which of those that tie at the cut are
+            kept is left open).
         index_NK: int64 [N, k], rows of ``base_MD``.
     """
-    grouped = query_group_N is not None
-    starts = range(0, len(query_ND), _QUERY_BLOCK)
-
-    def search(start: int, *, rows: Tensor | None = None, rough: bool) -> tuple[Tensor, Tensor, Tensor]:
-        pick = rows if rows is not None else torch.arange(start, min(start + _QUERY_BLOCK, len(query_ND)))
-        group = query_group_N[pick] if query_group_N is not None else None
-        return _search_block(query_ND[pick], base_MD, k, group, base_group_M if grouped else None, rough=rough)
-
+    if not len(query_ND):
+        return torch.empty(0, k), torch.empty(0, k, dtype=torch.int64)
     rough = fast_rough_products() and len(base_MD) > 4 * _QUERY_BLOCK
+    error = _rounding_error(base_MD) if rough else None
+
+    def search(rows: Tensor, error: float | None) -> tuple[Tensor, Tensor, Tensor]:
+        group = query_group_N[rows] if query_group_N is not None else None
+        return _search_block(query_ND[rows], base_MD, k, group, base_group_M, error)
+
+    everything = torch.arange(len(query_ND)).split(_QUERY_BLOCK)
     with rough_products(rough):
-        blocks = list(map_ordered(lambda start: search(start, rough=rough), starts, workers=workers))
-    similarity_NK = torch.cat([block[0] for block in blocks]) if blocks else torch.empty(0, k)
-    index_NK = torch.cat([block[1] for block in blocks]) if blocks else torch.empty(0, k, dtype=torch.int64)
-    if rough:
-        unsure = torch.nonzero(torch.cat([block[2] for block in blocks]))[:, 0].split(_QUERY_BLOCK)
-        again = map_ordered(lambda rows: search(0, rows=rows, rough=False), unsure, workers=workers)
-        for rows, (similarity, index, _) in zip(unsure, again, strict=True):
-            similarity_NK[rows], index_NK[rows] = similarity, index
+        blocks = list(map_ordered(lambda rows: search(rows, error), everything, workers=workers))
+    similarity_NK = torch.cat([block[0] for block in blocks])
+    index_NK = torch.cat([block[1] for block in blocks])
+    unsure_N = torch.nonzero(torch.cat([block[2] for block in blocks]))[:, 0]
+    unsure = unsure_N.split(_QUERY_BLOCK) if len(unsure_N) else ()
+    again = map_ordered(lambda rows: search(rows, None), unsure, workers=workers)
+    for rows, (similarity, index, _) in zip(unsure, again, strict=True):
+        similarity_NK[rows], index_NK[rows] = similarity, index
     return similarity_NK, index_NK
 
 
+def _rounded(vectors: Tensor) -> Tensor:
+    """Round to bfloat16, so that the result is the same whether or not the product rounds."""
+    return vectors.bfloat16().float()
+
+
+def _rounding_error(vector_ND: Tensor) -> float:
+    """Return the largest distance that rounding moves a vector."""
+    return max(float((block - _rounded(block)).norm(dim=1).max()) for block in vector_ND.split(_BASE_BLOCK))
+
+
 def _search_block(
-    query_BD: Tensor, base_MD: Tensor, k: int, query_group_B: Tensor | None, base_group_M: Tensor | None, *, rough: bool
+    query_BD: Tensor,
+    base_MD: Tensor,
+    k: int,
+    query_group_B: Tensor | None,
+    base_group_M: Tensor | None,
+    error: float | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return (similarity [B, k], index [B, k], unsure [B]) for one block of queries."""
-    keep = min(len(base_MD), k + 48 if rough else k)
+    """Return (similarity [B, k], index [B, k], unsure [B]) for one block of queries.
+
+    ``error``: how far rounding moves a base vector at most, for a search with rough products; None for an exact one.
+    """
+    keep = min(len(base_MD), k if error is None else k + 48)
+    factor_BD = query_BD if error is None else _rounded(query_BD)
     best_BK = query_BD.new_full((len(query_BD), 0), 0.0)
     index_BK = torch.empty(len(query_BD), 0, dtype=torch.int64)
     for start in range(0, len(base_MD), _BASE_BLOCK):
-        score_BM = query_BD @ base_MD[start : start + _BASE_BLOCK].T
+        block_MD = base_MD[start : start + _BASE_BLOCK]
+        score_BM = factor_BD @ (block_MD if error is None else _rounded(block_MD)).T
         if query_group_B is not None and base_group_M is not None:
             same = query_group_B[:, None] == base_group_M[None, start : start + _BASE_BLOCK]
             score_BM.masked_fill_(same, -torch.inf)
@@ -105,13 +128,19 @@ def _search_block(
         best_BK, order = best_BK.topk(min(keep, best_BK.shape[1]), dim=1)
         index_BK = index_BK.gather(1, order)
     unsure_B = torch.zeros(len(query_BD), dtype=torch.bool)
-    if rough:
+    if error is not None:
         worst_B = best_BK[:, -1]
-        exact_BK = torch.einsum("bd,bkd->bk", query_BD, base_MD[index_BK])
-        best_BK = torch.where(best_BK.isneginf(), best_BK, exact_BK)
+        best_BK = torch.where(best_BK.isneginf(), best_BK, _exact_scores(query_BD, base_MD, index_BK))
         kth_B = best_BK.topk(min(k, best_BK.shape[1]), dim=1).values[:, -1]
-        unsure_B = (kth_B < worst_B + ROUGH_ERROR) & (len(base_MD) > keep)
+        bound_B = (query_BD - factor_BD).norm(dim=1) + factor_BD.norm(dim=1) * error + _SUM_ERROR
+        unsure_B = (kth_B < worst_B + bound_B) & (len(base_MD) > keep)
     return (*_sorted_top(best_BK, index_BK, k), unsure_B)
+
+
+def _exact_scores(query_BD: Tensor, base_MD: Tensor, index_BK: Tensor) -> Tensor:
+    """Score chosen candidates entry by entry: a matrix product would round its inputs while rough products are on."""
+    blocks = zip(query_BD.split(_RESCORE_BLOCK), index_BK.split(_RESCORE_BLOCK), strict=True)
+    return torch.cat([(query[:, None] * base_MD[index]).sum(2) for query, index in blocks])
 
 
 def _top_of_chunks(score_BM: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -123,7 +152,7 @@ def _top_of_chunks(score_BM: Tensor, k: int) -> tuple[Tensor, Tensor]:
     chunk_BC = padded.view(n_rows, -1, _CHUNK).amax(2).topk(k, dim=1).indices
     column_BK = (chunk_BC[:, :, None] * _CHUNK + torch.arange(_CHUNK)).flatten(1)
     score, order = padded.gather(1, column_BK).topk(k, dim=1)
-    return score, column_BK.gather(1, order)
+    return score, column_BK.gather(1, order).clamp_max(n_columns - 1)  # beyond it lies padding, which scores -inf
 
 
 def _sorted_top(score_BK: Tensor, index_BK: Tensor, k: int) -> tuple[Tensor, Tensor]:

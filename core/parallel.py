@@ -34,14 +34,16 @@ def _use_one_thread() -> None:
 @contextmanager
 def one_thread_each() -> Iterator[None]:
     """Give the calling thread one intra-op thread while the block runs, for products outside ``map_ordered``."""
+    import faiss
     import torch
 
-    before = torch.get_num_threads()
+    before, before_faiss = torch.get_num_threads(), faiss.omp_get_max_threads()
     _use_one_thread()
     try:
         yield
     finally:
         torch.set_num_threads(before)
+        faiss.omp_set_num_threads(before_faiss)
 
 
 def map_ordered(work: Callable[[T], R], items: Iterable[T], *, workers: int, ahead: int = 2) -> Iterator[R]:

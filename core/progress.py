@@ -33,8 +33,14 @@ PLAIN_PERIOD_S = 10.0
 class Progress(Protocol):
     """What a stage reports to while it runs."""
 
-    def advance(self, n: int, *, n_errors: int = 0) -> None:
-        """Count ``n`` more finished units, ``n_errors`` of them with a problem."""
+    def advance(self, n: int, *, n_errors: int = 0, reused: bool = False) -> None:
+        """Count ``n`` more finished units, ``n_errors`` of them with a problem.
+
+        Args:
+            n: units, at least 0.
+            n_errors: of them, those with a problem.
+            reused: they were finished before; they say nothing about the speed.
+        """
 
 
 class Reporter(Protocol):
@@ -56,20 +62,27 @@ def duration(seconds: float) -> str:
 
 
 def rate(n: float, seconds: float, unit: str) -> str:
-    """Return ``1,234 pairs/s``, with a decimal below ten; a dash before there is anything to say."""
+    """Return ``1,234 pairs/s``, ``0.7 pairs/s``, ``45 s each``; a dash before there is anything to say."""
     if n <= 0 or seconds <= 0:
         return f"- {unit}/s"
     per_second = n / seconds
+    if per_second < 0.2:
+        return f"{duration(1 / per_second)} each"
     return f"{per_second:,.0f} {unit}/s" if per_second >= 9.95 else f"{per_second:.1f} {unit}/s"
+
+
+def counted(n: int, unit: str) -> str:
+    """Return ``1 shard``, ``6,881 pairs``; ``unit`` is in the plural."""
+    return f"{n:,} {unit.removesuffix('s') if n == 1 else unit}"
 
 
 def errors(n: int) -> str:
     """Return ``no errors``, ``1 error``, ``1,234 errors``."""
-    return "no errors" if n == 0 else f"{n:,} error{'' if n == 1 else 's'}"
+    return counted(n, "errors") if n else "no errors"
 
 
 class _Silent:
-    def advance(self, n: int, *, n_errors: int = 0) -> None:
+    def advance(self, n: int, *, n_errors: int = 0, reused: bool = False) -> None:
         pass
 
 
@@ -86,39 +99,60 @@ class SilentReporter:
 
 
 @dataclass(slots=True, kw_only=True)
-class _PlainStage:
-    name: str
+class _Tally:
+    """What has been counted in a stage, in words."""
+
     total: int
     unit: str
     clock: Callable[[], float]
-    period_s: float
-    write: Callable[[str], None]
     started: float = field(init=False)
-    reported: float = field(init=False)
     n: int = 0
+    n_reused: int = 0
     n_errors: int = 0
 
     def __post_init__(self) -> None:
-        self.started = self.reported = self.clock()
+        self.started = self.clock()
 
-    def advance(self, n: int, *, n_errors: int = 0) -> None:
+    def add(self, n: int, n_errors: int, *, reused: bool) -> None:
         self.n += n
         self.n_errors += n_errors
-        now = self.clock()
-        if now - self.reported >= self.period_s and self.n < self.total:
-            self.reported = now
-            self.write(self._under_way(now - self.started))
+        self.n_reused += n if reused else 0
 
-    def _under_way(self, elapsed: float) -> str:
-        left = duration(elapsed * (self.total - self.n) / self.n) if self.n else "?"
-        counts = f"{self.n:,} of {self.total:,} {self.unit}"
-        return f"{self.name}: {counts}, {rate(self.n, elapsed, self.unit)}, {left} left, {errors(self.n_errors)}"
+    def elapsed(self) -> float:
+        return self.clock() - self.started
 
-    def closing_line(self, *, stopped: bool) -> str:
-        elapsed = self.clock() - self.started
-        verb = f"stopped after {self.n:,} of {self.total:,}" if stopped else f"{self.n:,}"
-        speed = rate(self.n, elapsed, self.unit)
-        return f"{self.name}: {verb} {self.unit} in {duration(elapsed)} ({speed}), {errors(self.n_errors)}"
+    def speed(self) -> str:
+        return rate(self.n - self.n_reused, self.elapsed(), self.unit)
+
+    def left(self) -> str:
+        n_worked = self.n - self.n_reused
+        return duration(self.elapsed() * (self.total - self.n) / n_worked) if n_worked > 0 else "?"
+
+
+@dataclass(slots=True, kw_only=True)
+class _PlainStage:
+    name: str
+    tally: _Tally
+    period_s: float
+    write: Callable[[str], None]
+    reported: float = 0.0
+
+    def advance(self, n: int, *, n_errors: int = 0, reused: bool = False) -> None:
+        tally = self.tally
+        tally.add(n, n_errors, reused=reused)
+        elapsed = tally.elapsed()
+        if elapsed - self.reported >= self.period_s and tally.n < tally.total:
+            self.reported = elapsed
+            counts = f"{tally.n:,} of {counted(tally.total, tally.unit)}"
+            self.write(f"{self.name}: {counts}, {tally.speed()}, {tally.left()} left, {errors(tally.n_errors)}")
+
+    def close(self, *, stopped: bool) -> None:
+        tally = self.tally
+        total = counted(tally.total, tally.unit)
+        done = f"stopped after {tally.n:,} of {total}" if stopped else counted(tally.n, tally.unit)
+        reused = f", {tally.n_reused:,} finished before" if tally.n_reused else ""
+        took = f"{duration(tally.elapsed())} ({tally.speed()})"
+        self.write(f"{self.name}: {done} in {took}{reused}, {errors(tally.n_errors)}")
 
 
 class PlainReporter:
@@ -138,36 +172,32 @@ class PlainReporter:
     @contextmanager
     def stage(self, name: str, total: int, *, unit: str = "pairs") -> Iterator[Progress]:
         """Open a stage that is told in lines."""
-        stage = _PlainStage(
-            name=name, total=total, unit=unit, clock=self._clock, period_s=self._period_s, write=self.note
-        )
+        tally = _Tally(total=total, unit=unit, clock=self._clock)
+        stage = _PlainStage(name=name, tally=tally, period_s=self._period_s, write=self.note)
         stopped = True
         try:
             yield stage
             stopped = False
         finally:
-            self.note(stage.closing_line(stopped=stopped))
+            stage.close(stopped=stopped)
 
     def note(self, message: str) -> None:
         """Print one line."""
         say(message, stream=self._stream)
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _BarStage:
     bars: RichProgress
     task: TaskID
-    unit: str
-    n: int = 0
-    n_errors: int = 0
-    started: float = field(default_factory=time.monotonic)
+    tally: _Tally
 
-    def advance(self, n: int, *, n_errors: int = 0) -> None:
-        self.n += n
-        self.n_errors += n_errors
-        speed = rate(self.n, time.monotonic() - self.started, self.unit)
-        shown_errors = errors(self.n_errors) if self.n_errors else ""
-        self.bars.update(self.task, advance=n, speed=speed, shown_errors=shown_errors)
+    def advance(self, n: int, *, n_errors: int = 0, reused: bool = False) -> None:
+        tally = self.tally
+        tally.add(n, n_errors, reused=reused)
+        left = f"{tally.left()} left" if tally.n < tally.total else f"in {duration(tally.elapsed())}"
+        shown_errors = errors(tally.n_errors) if tally.n_errors else ""
+        self.bars.update(self.task, advance=n, speed=tally.speed(), left=left, shown_errors=shown_errors)
 
 
 class BarReporter:
@@ -182,21 +212,22 @@ class BarReporter:
         from rich import progress
 
         columns = (
-            progress.TextColumn("{task.description:<9}", markup=False),
-            progress.BarColumn(bar_width=28),
-            progress.TextColumn("{task.completed:>9,.0f} / {task.total:<9,.0f}", markup=False),
-            progress.TextColumn("{task.fields[speed]:>16}", markup=False),
-            progress.TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+            progress.TextColumn("{task.description:<20}", markup=False),
+            progress.BarColumn(bar_width=None),
+            progress.TextColumn("{task.completed:>7,.0f}/{task.total:<7,.0f}", markup=False),
+            progress.TextColumn("{task.fields[speed]:>14}", markup=False),
+            progress.TextColumn("{task.fields[left]:>13}", markup=False),
             progress.TextColumn("{task.fields[shown_errors]}", markup=False),
         )
-        return progress.Progress(*columns, console=self._console)
+        return progress.Progress(*columns, console=self._console, expand=True)
 
     @contextmanager
     def stage(self, name: str, total: int, *, unit: str = "pairs") -> Iterator[Progress]:
         """Open a stage that is drawn."""
         with self._bars() as bars:
-            task = bars.add_task(printable(name), total=total, speed=f"- {unit}/s", shown_errors="")
-            yield _BarStage(bars=bars, task=task, unit=unit)
+            tally = _Tally(total=total, unit=unit, clock=time.monotonic)
+            task = bars.add_task(printable(name), total=total, speed=tally.speed(), left="", shown_errors="")
+            yield _BarStage(bars=bars, task=task, tally=tally)
 
     def note(self, message: str) -> None:
         """Print one line above the bar."""

@@ -22,7 +22,8 @@ PAIRS: tuple[Column, ...] = (
     Column(
         "uid",
         "VARCHAR",
-        "Identity of the pair, 32 hex characters, unique in the run: the data set's own (DataComp) where it has one, else derived from key, caption and image bytes",
+        "Identity of the pair, 32 hex characters, unique in the run: the data set's own (DataComp) where it "
+        "has one, else derived from key, caption and image",
     ),
     Column("shard", "VARCHAR", "Name of the shard, relative to the scanned folder"),
     Column("key", "VARCHAR", "WebDataset key of the pair; may repeat, chosen by whoever made the shard"),
@@ -64,13 +65,18 @@ EVIDENCE: tuple[Column, ...] = (
     Column(
         "p_value",
         "DOUBLE",
-        "Share of sound-looking pairs expected to score at least this high, 0 to 1; small = suspicious",
+        "P(an unrelated caption scores no higher), 0 to 1: uniform if unrelated, near 0 if caption and image fit",
     ),
-    Column("statistic", "DOUBLE", "The one statistic that suspicion is calibrated on; higher = more suspicious"),
+    Column(
+        "statistic",
+        "DOUBLE",
+        "The one statistic that suspicion is calibrated on: power mean of all rank shares q, 0 to 1",
+    ),
     Column(
         "q",
         "DOUBLE",
-        "Rank share, image to captions, worst view: share of distinct captions nearer to the image than its own; 0 = best, about uniform if unrelated",
+        "Rank share, image to captions, worst view: share of distinct captions nearer to the image than its "
+        "own; 0 = best, about uniform if unrelated",
     ),
     Column(
         "q_caption",
@@ -101,12 +107,14 @@ EVIDENCE: tuple[Column, ...] = (
     Column(
         "caption_disagreement",
         "DOUBLE",
-        "How little the own caption agrees with the captions of the image's nearest images, near-duplicates excluded; share of captions that agree better, 0 to 1",
+        "How little the own caption agrees with the captions of the image's nearest images, near-duplicates "
+        "excluded; share of captions that agree better, 0 to 1",
     ),
     Column(
         "image_disagreement",
         "DOUBLE",
-        "How little the image agrees with the images of the caption's nearest captions; share of images that agree better, 0 to 1",
+        "How little the image agrees with the images of the caption's nearest captions; share of images that "
+        "agree better, 0 to 1",
     ),
     Column(
         "anomaly",

@@ -8,7 +8,8 @@ trigger, because an attack's other pairs are in the training folds. Two passes d
    judge (nor a near-duplicate of the image). An attack has one target, so its captions are one cluster and its trigger
    is never learned. Sound pairs pay: their topic was not learned either.
 2. *by image*: groups of near-duplicate images are dealt into folds, and the heads are trained without the pairs that
-   the first pass doubts most. They know every topic, and most of the planted pairs are gone.
+   the first pass doubts most: those whose own rank is bad and whose caption's nearest captions have bad ranks too. They
+   know every topic, and nearly all of the planted pairs are gone.
 
 A pair is judged by both. A joint encoder (open_clip) needs no heads: one space, one fold.
 
@@ -35,7 +36,7 @@ from roclip_audit.core.run import RunFolder
 from roclip_audit.core.seeding import derive_seed, generator
 from roclip_audit.sanitize.dataset import Dataset, RowArray
 from roclip_audit.sanitize.features import write_reduced
-from roclip_audit.sanitize.grouping import connected_groups, deal_folds, number_captions
+from roclip_audit.sanitize.grouping import connected_groups, deal_folds, first_of_each, number_captions
 from roclip_audit.sanitize.heads import Heads, HeadsConfig, train_heads
 from roclip_audit.sanitize.space import Space
 
@@ -58,10 +59,10 @@ class AlignConfig:
     """
 
     n_folds: int = 5
-    duplicate_cosine: float = 0.95
+    duplicate_cosine: float = 0.98
     feature_dim: int = 384
-    cluster_size: int = 45
-    doubted_share: float = 0.2
+    cluster_size: int = 100
+    doubted_share: float = 0.15
     n_neighbours: int = 32
     heads: HeadsConfig = field(default_factory=HeadsConfig)
 
@@ -81,6 +82,8 @@ class Neighbourhood:
     Attributes:
         image_ND, text_ND: float32 unit vectors that similarity is measured with (images: the whole view).
         image_similarity_NK, image_index_NK: nearest images, near-duplicates included.
+        caption_similarity_CK, caption_index_CK: nearest other captions of every distinct caption; the indices are
+            numbers of distinct captions.
         caption_N: int64 [N], equal for equal captions.
         group_N: int64 [N], equal for near-duplicate images.
     """
@@ -89,6 +92,8 @@ class Neighbourhood:
     text_ND: Tensor
     image_similarity_NK: Tensor
     image_index_NK: Tensor
+    caption_similarity_CK: Tensor
+    caption_index_CK: Tensor
     caption_N: Tensor
     group_N: Tensor
 
@@ -105,17 +110,24 @@ def reduce_images(
 
 
 def neighbourhood(dataset: Dataset, image_NVR: RowArray, config: AlignConfig, *, workers: int) -> Neighbourhood:
-    """Look up the nearest images of every image, and group near-duplicates."""
+    """Look up the nearest images of every image and the nearest captions of every caption; group near-duplicates."""
     image_ND = torch.cat([image_NVR[slice(at, at + _BLOCK)][:, 0] for at in range(0, len(dataset), _BLOCK)])
     image_ND = functional.normalize(image_ND, dim=1)
     text_ND = functional.normalize(dataset.text_NG[:], dim=1)
     similarity_NK, index_NK = nearest(image_ND, image_ND, config.n_neighbours, workers=workers)
+    caption_N = number_captions(dataset.captions)
+    number_C, text_CD = torch.arange(int(caption_N.max()) + 1), text_ND[first_of_each(caption_N)]
+    caption_similarity_CK, caption_index_CK = nearest(
+        text_CD, text_CD, config.n_neighbours, query_group_N=number_C, base_group_M=number_C, workers=workers
+    )
     return Neighbourhood(
         image_ND=image_ND,
         text_ND=text_ND,
         image_similarity_NK=similarity_NK,
         image_index_NK=index_NK,
-        caption_N=number_captions(dataset.captions),
+        caption_similarity_CK=caption_similarity_CK,
+        caption_index_CK=caption_index_CK,
+        caption_N=caption_N,
         group_N=connected_groups(similarity_NK, index_NK, config.duplicate_cosine),
     )
 
@@ -146,8 +158,8 @@ class Folds:
     cluster_N: Tensor
 
     @property
-    def stratum_N(self) -> Tensor:
-        """Number of the pair of folds."""
+    def stratum(self) -> Tensor:
+        """Number of the two folds together: int64 [N]."""
         return self.by_caption_N * (int(self.by_image_N.max()) + 1) + self.by_image_N
 
 

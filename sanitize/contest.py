@@ -1,14 +1,15 @@
 """The contest: an image's own caption competes with random pools of captions for being nearest to the image.
 
-RoCLIP replaces each caption by the pool caption nearest to the image (Yang, Gao, Mirzasoleiman, NeurIPS 2023,
-arXiv 2303.06854, section 4). Offline the same match is a test: put the own caption into the pool and see whether it
-ever wins. If ``k`` of ``n`` other captions are nearer to the image than its own (rank share ``q = k / n``), the own
-caption wins against a pool of ``P`` drawn without replacement with the hypergeometric probability
+RoCLIP replaces each caption by the pool caption nearest to the image (Yang, Gao, Mirzasoleiman, NeurIPS 2023, arXiv
+2303.06854). Offline the same match is a test: put the own caption into the pool and see whether it ever wins. If ``k``
+of ``n`` other captions are nearer to the image than its own (rank share ``q = k / n``), the own caption wins against a
+pool of ``P`` drawn without replacement with the hypergeometric probability
 
     w = C(n - k, P) / C(n, P) = prod_{i < P} (1 - k / (n - i)),        about (1 - q)^P
 
-and never wins in ``M`` pools with probability ``(1 - w)^M``. So ``k`` is counted once, exactly, and every (P, M) follows
-in closed form. The literal procedure, with real pools, is ``sampled_wins``: the paper's, and the oracle of the tests.
+and never wins in ``M`` pools with probability ``(1 - w)^M``. So ``k`` is counted once, exactly, and every (P, M)
+follows in closed form. The literal procedure, with real pools, is ``sampled_wins``: the paper's, and the oracle of the
+tests.
 
 Shape legend: N pairs, C candidates, D embedding, R readings per query (the observed pairing first, then re-paired
 controls), P pool, M pools.
@@ -25,6 +26,8 @@ from torch import Tensor
 from roclip_audit.core.errors import ConfigError
 from roclip_audit.core.parallel import map_ordered
 
+TIE = 1e-6
+"""Scores closer than this are equal: one score comes from different kernels with different rounding."""
 _QUERY_BLOCK = 256
 _CANDIDATE_BLOCK = 8_192
 
@@ -63,17 +66,18 @@ def count_nearer(
         query_ND: float32 [N, D] unit vectors (images, or captions for the way back).
         candidate_CD: float32 [C, D] unit vectors, one per distinct caption (or per group of near-duplicate images).
         own_score_NR: float32 [N, R], the score to beat: column 0 the observed partner's, then the controls'.
-        not_counted_NRX: int64 [N, R, X], candidates that must not count for a reading: the own one (a score computed
-            by another kernel than the block's could beat itself by rounding) and, for a control, the true partner.
+        not_counted_NRX: int64 [N, R, X], candidates that must not count for a reading: the own one and, for a control,
+            the true partner; -1 for none.
         workers: threads; the result is the same for every value.
 
     Returns:
-        int64 [N, R], between 0 and C. Ties do not beat.
+        int64 [N, R], between 0 and C. Ties, within ``TIE``, do not beat: of captions that the encoder cannot tell
+            apart (a script that its vocabulary lacks) none is nearer than the other.
     """
 
     def count(start: int) -> Tensor:
         rows = slice(start, start + _QUERY_BLOCK)
-        own_BR = own_score_NR[rows]
+        own_BR = own_score_NR[rows] + TIE
         count_BR = torch.zeros(own_BR.shape, dtype=torch.int64)
         for first in range(0, len(candidate_CD), _CANDIDATE_BLOCK):
             score_BC = query_ND[rows] @ candidate_CD[first : first + _CANDIDATE_BLOCK].T
@@ -146,5 +150,5 @@ def sampled_wins(
         own_NP = own_N[:, None] == pool_P[None]
         own_NP[:, -1] |= ~own_NP.any(1)
         best_N = score_NP.masked_fill(own_NP, -torch.inf).amax(1)
-        wins_N += best_N <= own_score_N
+        wins_N += best_N <= own_score_N + TIE
     return wins_N

@@ -119,8 +119,8 @@ def _memory_mapped(run: RunFolder, shards: Sequence[Shard], kind: str) -> RowArr
 
 
 def _unique(uid: str, seen: dict[str, int]) -> str:
-    occurrence = seen[uid] = seen.get(uid, 0) + 1
-    if occurrence == 1:
-        return uid
-    again = hashlib.blake2b(f"{uid}#{occurrence}".encode(), digest_size=16).hexdigest()
-    return _unique(again, seen)
+    while True:  # uids are the attacker's to choose: the derived one may be taken too, on purpose
+        occurrence = seen[uid] = seen.get(uid, 0) + 1
+        if occurrence == 1:
+            return uid
+        uid = hashlib.blake2b(f"{uid}#{occurrence}".encode(), digest_size=16).hexdigest()

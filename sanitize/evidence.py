@@ -1,8 +1,9 @@
 """Evidence: everything that is measured of a pair, from the spaces and the neighbourhood to one row of numbers.
 
-Every measurement rises with suspicion. The statistic that suspicion is calibrated on is the power mean, with exponent
-1/2, of the rank shares q over spaces, views and both directions. An exponent near 0 (geometric mean) is led by the best
-view, a high one by the worst; 1/2 was best over attacks on data that it was not chosen on (docs/experiments.md).
+Every measurement rises with suspicion. The statistic that suspicion is calibrated on is a power mean of the rank shares
+q over spaces, views and both directions. An exponent near 0 (geometric mean) is led by the best view and is best for
+plain mismatch, a high one by the worst view and is best for triggers that only one view shows; docs/experiments.md has
+the numbers behind the default.
 """
 
 from __future__ import annotations
@@ -33,23 +34,50 @@ class EvidenceConfig:
         density_k: neighbours of the density detectors, k.
         n_reference: captions (or images) that neighbour agreement is ranked against.
         power: exponent of the mean over spaces, views and directions.
+        pass_weights: weights of the alignment passes in that mean; a joint encoder has only the last.
+        neighbour_weight: weight of the neighbours' verdicts in it.
     """
 
     n_neighbours: int = 8
     density_k: int = 16
     n_reference: int = 1_024
     power: float = 0.5
+    pass_weights: tuple[float, ...] = (1.0, 2.0)
+    neighbour_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        if min(self.n_neighbours, self.density_k, self.n_reference) < 1 or self.power <= 0:
-            raise ConfigError("evidence: counts must be at least 1 and power above 0")
+        if (
+            min(self.n_neighbours, self.density_k, self.n_reference) < 1
+            or self.power <= 0
+            or min(*self.pass_weights, self.neighbour_weight) <= 0
+        ):
+            raise ConfigError("evidence: counts must be at least 1, power and weights above 0")
 
 
-def statistic(ranks: Sequence[Ranks], power: float) -> Tensor:
-    """Return the power mean of the rank shares: float64 [N, 1 + R] in [0, 1], the observed pairing first."""
-    means = [(q_NVR**power).mean(1) for of_space in ranks for q_NVR in (of_space.caption_q_NVR, of_space.image_q_NVR)]
-    mean: Tensor = torch.stack(means).mean(0) ** (1 / power)
+def statistic(ranks: Sequence[Ranks], agreement: Sequence[Tensor], config: EvidenceConfig) -> Tensor:
+    """Return the power mean of the rank shares: float64 [N, 1 + R] in [0, 1], the observed pairing first.
+
+    Args:
+        ranks: of every alignment pass, the last one last.
+        agreement: float64 [N, 1 + R] each, the shares of ``neighbour_evidence.disagreement``; may be empty.
+        config: exponent and weights.
+    """
+    parts = [
+        torch.stack([q_NVR**config.power for q_NVR in (one.caption_q_NVR, one.image_q_NVR)]).mean((0, 2))
+        for one in ranks
+    ]
+    weights = list(config.pass_weights[-len(ranks) :])
+    if agreement:
+        parts.append(torch.stack([share_NR**config.power for share_NR in agreement]).mean(0))
+        weights.append(config.neighbour_weight)
+    weight_S = torch.tensor(weights, dtype=torch.float64)
+    mean: Tensor = torch.einsum("s,snr->nr", weight_S / weight_S.sum(), torch.stack(parts)) ** (1 / config.power)
     return mean
+
+
+def rank_of(value_N: Tensor) -> Tensor:
+    """Return the share of smaller values, float64 [N] in [0, 1); equal values share a rank."""
+    return torch.searchsorted(value_N.sort().values, value_N.contiguous()).double() / max(1, len(value_N))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

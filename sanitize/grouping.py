@@ -15,11 +15,24 @@ import torch
 from torch import Tensor
 
 _NOT_A_WORD = re.compile(r"[\W_]+")
+_VARIATION_SELECTORS = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 
 
 def caption_key(caption: str) -> str:
-    """Fold away case, accents' encoding, punctuation and spacing, so that near-identical captions compare equal."""
-    return _NOT_A_WORD.sub(" ", unicodedata.normalize("NFKC", caption).casefold()).strip() or caption
+    """Fold away case, accents' encoding, punctuation and spacing, so that near-identical captions compare equal.
+
+    A caption without any letter or digit (an emoji) is its own key.
+    """
+    if caption.isascii():
+        return _NOT_A_WORD.sub(" ", caption.casefold()).strip() or caption
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", caption).casefold())
+    folded = _VARIATION_SELECTORS.sub("", folded)
+    # Combining marks are no letters to `re`, but they are the vowels of Hindi, Thai and many more.
+    return " ".join("".join(char if _is_of_a_word(char) else " " for char in folded).split()) or caption
+
+
+def _is_of_a_word(char: str) -> bool:
+    return char.isalnum() or unicodedata.category(char).startswith("M")
 
 
 def number_captions(captions: Sequence[str]) -> Tensor:

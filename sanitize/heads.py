@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from roclip_audit.core.errors import ConfigError
 
+MIN_BATCHES, MIN_BATCH = 6, 32  # more steps on the same few pairs only make the heads memorise (docs/experiments.md)
 _MOMENT_SAMPLE = 20_000
 MAX_LOGIT_SCALE = math.log(100.0)
 
@@ -34,9 +35,8 @@ class HeadsConfig:
         hidden: width of the hidden layer.
         dim: dimensions of the common space, D.
         epochs: passes over the training pairs; one pass shows every view once.
-        min_steps: optimiser steps at least, for small data sets.
         max_steps: optimiser steps at most: beyond it the heads are trained on a sample of the data.
-        batch_size: pairs per step.
+        batch_size: pairs per step at most; a small data set is cut into ``MIN_BATCHES`` batches or more.
         learning_rate: peak; linear warm-up over a tenth of the run, then cosine to zero.
         weight_decay: AdamW's.
         temperature: start of the learned temperature.
@@ -45,7 +45,6 @@ class HeadsConfig:
     hidden: int = 768
     dim: int = 256
     epochs: int = 8
-    min_steps: int = 100
     max_steps: int = 2_000
     batch_size: int = 512
     learning_rate: float = 1e-3
@@ -129,8 +128,8 @@ def train_heads(
         lr=config.learning_rate,
         weight_decay=config.weight_decay,
     )
-    size = min(config.batch_size, len(rows))
-    n_steps = min(max(config.epochs * (len(rows) // size), config.min_steps), config.max_steps)
+    size = min(config.batch_size, max(len(rows) // MIN_BATCHES, min(MIN_BATCH, len(rows))))
+    n_steps = min(config.epochs * (len(rows) // size), config.max_steps)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _warm_cosine(step, n_steps))
     order, at = rows[torch.randperm(len(rows), generator=rng)], 0
     for _ in range(n_steps):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -37,15 +38,16 @@ from roclip_audit.sanitize.evidence import (
     Rivals,
     cosine_z,
     find_rivals,
+    rank_of,
     read_contest,
     statistic,
 )
 from roclip_audit.sanitize.grouping import first_of_each
 from roclip_audit.sanitize.neighbour_evidence import (
-    caption_disagreement,
+    caption_vicinity,
+    disagreement,
     distinct_captions,
     distinct_images,
-    image_disagreement,
 )
 from roclip_audit.sanitize.repair import repair
 from roclip_audit.sanitize.space import Ranks, Space, contest
@@ -71,6 +73,7 @@ class Aligned:
     near: Neighbourhood
     spaces: tuple[Space, ...]
     ranks: tuple[Ranks, ...]
+    control_NR: Tensor
 
 
 def align_run(dataset: Dataset, run: RunFolder, judging: Judging, reporter: Reporter, *, joint: bool) -> Aligned:
@@ -101,10 +104,10 @@ def align_run(dataset: Dataset, run: RunFolder, judging: Judging, reporter: Repo
     if joint:
         space = joint_space(dataset, run)
         control_NR = repair(space.fold_N, (near.caption_N, near.group_N), n_controls, control_rng)
-        return Aligned(near=near, spaces=(space,), ranks=(held(space, control_NR),))
+        return Aligned(near=near, spaces=(space,), ranks=(held(space, control_NR),), control_NR=control_NR)
 
     folds = deal(near, config, seed)
-    control_NR = repair(folds.stratum_N, (near.caption_N, near.group_N, folds.cluster_N), n_controls, control_rng)
+    control_NR = repair(folds.stratum, (near.caption_N, near.group_N, folds.cluster_N), n_controls, control_rng)
     spaces: list[Space] = []
     ranks: list[Ranks] = []
     trusted_N = torch.ones(len(dataset), dtype=torch.bool)
@@ -125,9 +128,21 @@ def align_run(dataset: Dataset, run: RunFolder, judging: Judging, reporter: Repo
             )
         spaces.append(space)
         ranks.append(held(space, control_NR))
-        doubt_N = statistic(ranks[-1:], judging.evidence.power)[:, 0]
+        doubt_N = _doubt(ranks[-1], near, judging.evidence)
         trusted_N = doubt_N <= float(np.quantile(doubt_N.numpy(), 1 - config.doubted_share))
-    return Aligned(near=near, spaces=tuple(spaces), ranks=tuple(ranks))
+    return Aligned(near=near, spaces=tuple(spaces), ranks=tuple(ranks), control_NR=control_NR)
+
+
+def _vicinity(near: Neighbourhood, value_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    total_N, weight_N = caption_vicinity(torch.from_numpy(value_N), near)
+    return total_N.numpy(), weight_N.numpy()
+
+
+def _doubt(ranks: Ranks, near: Neighbourhood, config: EvidenceConfig) -> Tensor:
+    """Rank the pairs by their own statistic and by their captions' vicinity's, and add the two: float64 [N]."""
+    own_N = rank_of(statistic([ranks], (), config)[:, 0])
+    total_N, weight_N = caption_vicinity(own_N, near)
+    return own_N + rank_of(total_N / weight_N.clamp_min(1))
 
 
 def judge_run(
@@ -136,13 +151,22 @@ def judge_run(
     """Measure every pair, calibrate its suspicion, and write evidence, rivals and neighbours of every shard."""
     near, workers, seed = aligned.near, judging.workers, judging.seed
     with reporter.stage("evidence", total=len(dataset)) as progress:
-        statistic_NR = statistic(aligned.ranks, judging.evidence.power).numpy()
-        calibrated = calibrate(statistic_NR[:, 0], statistic_NR[:, 1:], judging.suspicion, generator(seed, "suspicion"))
+        table = _Neighbours.find(near, judging.evidence, workers=workers)
+        agreement = disagreement(
+            near, table.image_index_NK, table.caption_index_NK, table.reference, aligned.control_NR
+        )
+        statistic_NR = statistic(aligned.ranks, agreement, judging.evidence).numpy()
+        calibrated = calibrate(
+            statistic_NR[:, 0],
+            statistic_NR[:, 1:],
+            judging.suspicion,
+            generator(seed, "suspicion"),
+            vicinity=partial(_vicinity, near),
+        )
         space, ranks = aligned.spaces[-1], aligned.ranks[-1]
         outcome = read_contest(space, ranks, near.caption_N, judging.contest, generator(seed, "contest"))
         rivals = find_rivals(space, outcome.worst_view, near.caption_N, workers=workers)
         own, z = cosine_z(space, near.caption_N, judging.evidence.n_reference, workers=workers)
-        table = _Neighbours.find(near, judging.evidence, workers=workers)
         columns: dict[str, Iterable[object]] = {
             "uid": dataset.uids,
             "suspicion": calibrated.suspicion_N.tolist(),
@@ -162,8 +186,8 @@ def judge_run(
             "rounds": [judging.contest.rounds] * len(dataset),
             "never_wins_probability": outcome.never_wins_probability.tolist(),
             "never_wins": outcome.never_wins.tolist(),
-            "caption_disagreement": caption_disagreement(near, table.image_index_NK, table.reference).tolist(),
-            "image_disagreement": image_disagreement(near, table.caption_index_NK, table.reference).tolist(),
+            "caption_disagreement": agreement[0][:, 0].tolist(),
+            "image_disagreement": agreement[1][:, 0].tolist(),
             **_density(near, judging.evidence),
             "fold": space.fold_N.tolist(),
         }
@@ -232,7 +256,7 @@ class _Neighbours:
     @classmethod
     def find(cls, near: Neighbourhood, config: EvidenceConfig, *, workers: int) -> _Neighbours:
         image_similarity_NK, image_index_NK = distinct_images(near, config.n_neighbours, workers=workers)
-        caption_similarity_NK, caption_index_NK = distinct_captions(near, config.n_neighbours, workers=workers)
+        caption_similarity_NK, caption_index_NK = distinct_captions(near, config.n_neighbours)
         first = first_of_each(near.caption_N)
         pick = torch.linspace(0, len(first) - 1, min(config.n_reference, len(first))).round().long()
         return cls(

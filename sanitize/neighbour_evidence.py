@@ -44,50 +44,84 @@ def distinct_images(near: Neighbourhood, k: int, *, workers: int) -> tuple[Tenso
     return similarity_NK, index_NK.masked_fill(similarity_NK.isneginf(), -1)
 
 
-def distinct_captions(near: Neighbourhood, k: int, *, workers: int) -> tuple[Tensor, Tensor]:
+def distinct_captions(near: Neighbourhood, k: int) -> tuple[Tensor, Tensor]:
     """Return the ``k`` nearest other captions: similarity, and a row that carries the caption, [N, k] each."""
     first = first_of_each(near.caption_N)
-    number = torch.arange(len(first))
-    text = near.text_ND[first]
-    similarity, index = nearest(text, text, k, query_group_N=number, base_group_M=number, workers=workers)
-    row = torch.where(index >= 0, first[index.clamp_min(0)], -1)
-    return similarity[near.caption_N], row[near.caption_N]
+    index_CK = near.caption_index_CK[:, :k]
+    row_CK = torch.where(index_CK >= 0, first[index_CK.clamp_min(0)], -1)
+    return near.caption_similarity_CK[near.caption_N, :k], row_CK[near.caption_N]
 
 
-def caption_disagreement(near: Neighbourhood, image_index_NK: Tensor, reference: Tensor) -> Tensor:
-    """Return the share of reference captions that agree better with the captions of the nearest images.
+def caption_vicinity(value_N: Tensor, near: Neighbourhood) -> tuple[Tensor, Tensor]:
+    """Sum a value over what lies near a pair's caption, the pair itself left out.
+
+    Each of the nearest other captions counts once, with its pairs' mean; the other pairs with the same caption count as
+    many times as they are, up to the number of neighbours.
+
+    Returns:
+        total_N: float64 [N].
+        weight_N: float64 [N], what counted; 0 where a caption stands alone.
+    """
+    number = near.caption_N
+    n_captions = len(near.caption_index_CK)
+    sum_C = torch.zeros(n_captions, dtype=torch.float64).index_add_(0, number, value_N.double())
+    count_C = torch.bincount(number, minlength=n_captions).double()
+    mean_C = sum_C / count_C.clamp_min(1)
+    known_CK = near.caption_index_CK >= 0
+    around_C = (mean_C[near.caption_index_CK.clamp_min(0)] * known_CK).sum(1)
+    n_same_N = count_C[number] - 1
+    same_N = (sum_C[number] - value_N) / n_same_N.clamp_min(1)
+    weight_same_N = n_same_N.clamp_max(known_CK.shape[1])
+    return around_C[number] + same_N * weight_same_N, known_CK.sum(1).double()[number] + weight_same_N
+
+
+def disagreement(
+    near: Neighbourhood, image_index_NK: Tensor, caption_index_NK: Tensor, reference: Tensor, control_NR: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Ask the neighbours about the observed pairing and about controls.
 
     Args:
         near: see Neighbourhood.
         image_index_NK: int64 [N, K] from ``distinct_images``.
-        reference: int64 [M], rows whose captions stand for all.
+        caption_index_NK: int64 [N, K] from ``distinct_captions``.
+        reference: int64 [M], rows whose captions and images stand for all.
+        control_NR: int64 [N, R], rows whose captions are re-paired with the image.
 
     Returns:
-        float64 [N] in [0, 1]; 0.5 where there is no neighbour.
+        of_caption: float64 [N, 1 + R] in [0, 1], observed first: the share of reference captions that agree better with
+            the captions of the image's nearest images than the reading's caption does.
+        of_image: float64 [N, 1 + R] in [0, 1]: the share of reference images that agree better with the images of the
+            caption's nearest captions than the image does. Images of either near-duplicate group do not count.
+
+        Where there is no neighbour both are 0.5.
     """
-    return _disagreement(near.text_ND, near.caption_N, image_index_NK, reference)
+    readings = torch.cat([torch.arange(len(control_NR))[:, None], control_NR], 1)
+    of_caption, of_image = (
+        torch.empty(readings.shape, dtype=torch.float64),
+        torch.empty(readings.shape, dtype=torch.float64),
+    )
+    for rows in torch.arange(len(readings)).split(_BLOCK):
+        for reading, partner in enumerate(readings[rows].T):
+            of_caption[rows, reading] = _share_better(
+                near.text_ND, near.caption_N, partner, image_index_NK[rows], reference
+            )
+            index = caption_index_NK[partner]
+            group = near.group_N[index.clamp_min(0)]
+            own = (group == near.group_N[rows, None]) | (group == near.group_N[partner, None])
+            of_image[rows, reading] = _share_better(
+                near.image_ND, near.group_N, rows, index.masked_fill(own, -1), reference
+            )
+    return of_caption, of_image
 
 
-def image_disagreement(near: Neighbourhood, caption_index_NK: Tensor, reference: Tensor) -> Tensor:
-    """Return the share of reference images that agree better with the images of the nearest captions.
-
-    Images of the own near-duplicate group do not count. float64 [N] in [0, 1]; 0.5 where there is no neighbour.
-    """
-    neighbour_group = near.group_N[caption_index_NK.clamp_min(0)]
-    own = neighbour_group == near.group_N[:, None]
-    return _disagreement(near.image_ND, near.group_N, caption_index_NK.masked_fill(own, -1), reference)
-
-
-def _disagreement(vector_ND: Tensor, number_N: Tensor, index_NK: Tensor, reference: Tensor) -> Tensor:
-    share_N = torch.full((len(vector_ND),), 0.5, dtype=torch.float64)
-    reference_MD, reference_number = vector_ND[reference], number_N[reference]
-    for rows in torch.arange(len(vector_ND)).split(_BLOCK):
-        index = index_NK[rows]
-        known = (index >= 0).float()
-        centre = (vector_ND[index.clamp_min(0)] * known[:, :, None]).sum(1)
-        own = (vector_ND[rows] * centre).sum(1)
-        other = reference_number[None] != number_N[rows, None]
-        better = ((centre @ reference_MD.T > own[:, None]) & other).sum(1)
-        share = better.double() / other.sum(1).clamp_min(1)
-        share_N[rows] = torch.where(known.any(1), share, 0.5)
-    return share_N
+def _share_better(
+    vector_ND: Tensor, number_N: Tensor, judged_B: Tensor, neighbour_BK: Tensor, reference: Tensor
+) -> Tensor:
+    """Return the share of reference rows that are nearer to the neighbours' mean than the judged ones: float64 [B]."""
+    known_BK = (neighbour_BK >= 0).float()
+    centre_BD = (vector_ND[neighbour_BK.clamp_min(0)] * known_BK[:, :, None]).sum(1)
+    own_B = (vector_ND[judged_B] * centre_BD).sum(1)
+    other_BM = number_N[reference][None] != number_N[judged_B, None]
+    better_B = ((centre_BD @ vector_ND[reference].T > own_B[:, None]) & other_BM).sum(1)
+    share_B = better_B.double() / other_BM.sum(1).clamp_min(1)
+    return torch.where(known_BK.any(1), share_B, 0.5)

@@ -91,13 +91,15 @@ def contest(
     )
     for fold in range(int(space.fold_N.max()) + 1 if n else 0):
         rows = torch.nonzero(space.fold_N == fold)[:, 0]
-        for most, readings in (
-            (config.max_candidates, rows[:, None]),
-            (config.max_control_candidates, control_NR[rows]),
+        if not len(rows):
+            continue
+        for most, readings, observed in (
+            (config.max_candidates, rows[:, None], True),
+            (config.max_control_candidates, control_NR[rows], False),
         ):
             texts = _Candidates.of(rows, caption_N, most)
             images = _Candidates.of(rows, group_N, most)
-            _rank_fold(space, rows, readings, texts, images, ranks, workers)
+            _rank_fold(space, rows, readings, texts, images, ranks, observed=observed, workers=workers)
         advance(len(rows))
     return ranks
 
@@ -109,10 +111,11 @@ def _rank_fold(
     texts: _Candidates,
     images: _Candidates,
     ranks: Ranks,
+    *,
+    observed: bool,
     workers: int,
 ) -> None:
     """Fill in the shares of one fold for the observed captions (``reading_BR`` is ``rows``) or for controls."""
-    observed = reading_BR.shape[1] == 1 and bool((reading_BR[:, 0] == rows).all())
     columns = slice(0, 1) if observed else slice(1, None)
     # Neither the reading's own partner competes nor, for a control, the true one: the image's caption and group.
     skip_texts = texts.place(torch.stack([reading_BR, rows[:, None].expand_as(reading_BR)], 2))

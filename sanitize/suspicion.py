@@ -14,18 +14,22 @@ with ``pi0`` the share of mismatched pairs. Then, with s the statistic (higher =
 ``f0 / f`` is the odds of "re-paired" in a monotone (isotonic) classifier of re-paired against observed, and ``pi0`` is
 Storey's estimate turned round: in a region where sound pairs are rare, ``P(observed in it) / P(controls in it)``.
 
-Sources: Efron 2010, Large-Scale Inference, sections 2.3 and 5.2 (local false discovery rate); Storey 2002, JRSS B 64,
-equation 6 (pi0); Vovk, Gammerman, Shafer 2005 (conformal p-values). Differs from them: the null here is "unrelated",
-so the interesting pairs are the ones that look null.
+Sources: Efron 2010, Large-Scale Inference, chapters 5 and 10 (local false discovery rate); Storey 2002, JRSS B 64
+(pi0); Vovk, Gammerman, Shafer 2005 (conformal p-values). Differs from them: the null here is "unrelated", so the
+interesting pairs are the ones that look null.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from roclip_audit.core.errors import ConfigError
+
+TIE_SHARE = 1e-6
+MIN_TAIL = 60  # pairs that a region would hold if all were mismatched; fewer say too little
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +47,17 @@ class SuspicionConfig:
 
     Attributes:
         controls: re-paired controls per pair.
+        prior_weight: how many neighbours the global share of mismatched pairs counts for against the local one;
+            infinity switches the local one off.
+        prior_rounds: times that the local share is estimated from the suspicion of the round before.
         tail_shares: shares of the controls' mass, from the top, of the regions in which pi0 is estimated.
         n_bootstrap: resamplings behind the interval.
     """
 
     controls: int = 8
-    tail_shares: tuple[float, ...] = (0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1)
+    prior_weight: float = 32.0
+    prior_rounds: int = 2
+    tail_shares: tuple[float, ...] = (0.5, 0.4, 0.3, 0.2, 0.15, 0.1, 0.07)
     n_bootstrap: int = 200
 
     def __post_init__(self) -> None:
@@ -66,8 +75,17 @@ class Calibrated:
     contamination: Interval
 
 
+Vicinity = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""Sums a value over what lies near every pair, itself left out: (total [N], weight [N])."""
+
+
 def calibrate(
-    statistic_N: np.ndarray, control_NR: np.ndarray, config: SuspicionConfig, rng: np.random.Generator
+    statistic_N: np.ndarray,
+    control_NR: np.ndarray,
+    config: SuspicionConfig,
+    rng: np.random.Generator,
+    *,
+    vicinity: Vicinity | None = None,
 ) -> Calibrated:
     """Turn a statistic into suspicion, fdr and p-values.
 
@@ -76,22 +94,56 @@ def calibrate(
         control_NR: float64 [N, R], the same statistic of the same images with other captions.
         config: see SuspicionConfig.
         rng: breaks ties in p-values and drives the bootstrap.
+        vicinity: what lies near every pair; without it the prior is the same everywhere.
 
     Returns:
-        Calibrated; ``suspicion`` rises with the statistic, and so ``fdr`` and ``p_value`` do.
+        Calibrated; ``fdr`` falls with ``suspicion``. Without a vicinity ``suspicion`` rises with the statistic.
     """
     if len(statistic_N) == 0:
         nothing = np.empty(0)
         return Calibrated(nothing, nothing, nothing, Interval(0.0, 0.0, 0.0))
     contamination = estimate_contamination(statistic_N, control_NR, config, rng)
     ratio_N = density_ratio(statistic_N, control_NR.ravel())
-    suspicion_N = np.minimum(1.0, contamination.estimate * ratio_N)
+    posterior_N = np.minimum(1.0, contamination.estimate * ratio_N)
+    if vicinity is not None:
+        posterior_N = with_local_prior(posterior_N, contamination.estimate, vicinity, config)
+    suspicion_N = _untied(posterior_N, statistic_N)
     return Calibrated(
         suspicion_N=suspicion_N,
-        fdr_N=expected_sound_share(suspicion_N, statistic_N),
+        fdr_N=expected_sound_share(suspicion_N),
         p_value_N=conformal_p(statistic_N, control_NR.ravel(), rng),
         contamination=contamination,
     )
+
+
+def with_local_prior(posterior_N: np.ndarray, share: float, vicinity: Vicinity, config: SuspicionConfig) -> np.ndarray:
+    """Replace the global prior in a posterior by the share of mismatched pairs near by, shrunk to the global one.
+
+    An attack has one target, so its pairs lie together; noise does not. With ``pi`` the global share, ``s`` the
+    posterior and ``w`` the prior weight, the local share is ``(w pi + sum of s near by) / (w + number near by)``, and
+    the posterior odds are multiplied by the ratio of local to global prior odds (a local false discovery rate with a
+    covariate: Efron 2010, chapter 10). Repeated ``prior_rounds`` times.
+    """
+    if not 0.0 < share < 1.0:
+        return posterior_N
+    limit = 1e-9
+    first_N = np.clip(posterior_N, limit, 1 - limit)
+    evidence_N = first_N / (1 - first_N) / (share / (1 - share))
+    local_N = first_N
+    for _ in range(config.prior_rounds):
+        total_N, weight_N = vicinity(local_N)
+        prior_N = (config.prior_weight * share + total_N) / (config.prior_weight + weight_N)
+        prior_N = np.clip(prior_N, limit, 1 - limit)
+        odds_N = evidence_N * prior_N / (1 - prior_N)
+        local_N = odds_N / (1 + odds_N)
+    return local_N
+
+
+def _untied(suspicion_N: np.ndarray, statistic_N: np.ndarray) -> np.ndarray:
+    """Let the rank of the statistic decide a millionth of the suspicion, so that sorting by one sorts by the other."""
+    rank_N = np.searchsorted(np.sort(statistic_N), statistic_N, side="left") / len(statistic_N)
+    untied: np.ndarray = suspicion_N * (1 - TIE_SHARE) + rank_N * TIE_SHARE
+    return untied
 
 
 def density_ratio(observed_N: np.ndarray, control_C: np.ndarray) -> np.ndarray:
@@ -142,9 +194,10 @@ def estimate_contamination(
 
     In the region above a threshold, sound pairs only add, so every region over-estimates and a higher one less, but
     with more noise. The region is chosen by the smallest bootstrap mean squared error against the smallest of the
-    estimates (Storey, Taylor, Siegmund 2004, section 6).
+    estimates (Storey 2002, section 9).
     """
-    thresholds = np.quantile(control_NR, 1 - np.array(config.tail_shares))
+    shares = [share for share in config.tail_shares if share * len(statistic_N) >= MIN_TAIL] or [max(config.tail_shares)]
+    thresholds = np.quantile(control_NR, 1 - np.array(shares))
     observed_NT = statistic_N[:, None] > thresholds
     control_NT = (control_NR[:, :, None] > thresholds).mean(1)
     share_T = np.minimum(1.0, observed_NT.mean(0) / np.maximum(control_NT.mean(0), 1e-12))
@@ -159,17 +212,14 @@ def estimate_contamination(
     return Interval(float(share_T[best]), float(low), float(high))
 
 
-def expected_sound_share(suspicion_N: np.ndarray, statistic_N: np.ndarray) -> np.ndarray:
+def expected_sound_share(suspicion_N: np.ndarray) -> np.ndarray:
     """Return the fdr of the list that ends at each pair: the mean of 1 - suspicion over all at least as suspicious."""
-    order_N = np.lexsort((-statistic_N, -suspicion_N))
+    order_N = np.argsort(-suspicion_N, kind="stable")
     running = np.cumsum(1.0 - suspicion_N[order_N]) / np.arange(1, len(order_N) + 1)
-    fdr_N = np.empty(len(order_N))
-    fdr_N[order_N] = running
     # Of pairs that tie, all are in the list or none: the last one's rate holds for each.
-    _, first, inverse = np.unique(-statistic_N, return_index=True, return_inverse=True)
-    worst = np.zeros(len(first))
-    np.maximum.at(worst, inverse, fdr_N)
-    return worst[inverse]
+    last = np.searchsorted(-suspicion_N[order_N], -suspicion_N, side="right") - 1
+    fdr_N: np.ndarray = running[last]
+    return fdr_N
 
 
 def conformal_p(statistic_N: np.ndarray, control_C: np.ndarray, rng: np.random.Generator) -> np.ndarray:

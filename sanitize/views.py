@@ -19,6 +19,9 @@ View = Callable[[Image.Image, int], Image.Image]
 WHITE = (255, 255, 255)
 CROP_MARGIN = 0.15  # share of each side that `crop` cuts off
 BLUR_SHARE = 1 / 32  # standard deviation of `blur`, as a share of the side: 4 px at 128
+OUTLINE_BLUR_SHARE = 1 / 106  # of `outline`: 1.2 px at 128
+MIN_SLOPE = 14.0  # grey levels per pixel below which nothing is an edge: a full sinusoid of 60 levels stays near it
+SLOPE_PERCENTILE, SLOPE_SHARE = 92.0, 0.6  # the strongest slopes of an image, and the share of them that is an edge
 
 
 def shrink(image: Image.Image, max_px: int) -> Image.Image:
@@ -66,6 +69,15 @@ def silhouette(image: Image.Image, px: int) -> Image.Image:
     return grey.point([255 if level > threshold else 0 for level in range(256)]).convert("RGB")
 
 
+def outline(image: Image.Image, px: int) -> Image.Image:
+    """Keep the strong edges as black lines on white: removes smooth gradients, waves, faint noise and all colour."""
+    grey = ImageOps.grayscale(letterbox(image, px).filter(ImageFilter.GaussianBlur(px * OUTLINE_BLUR_SHARE)))
+    down, right = np.gradient(np.asarray(grey, dtype=np.float32))
+    slope = np.hypot(down, right)
+    threshold = max(MIN_SLOPE, SLOPE_SHARE * float(np.percentile(slope, SLOPE_PERCENTILE)))
+    return Image.fromarray(np.where(slope > threshold, 0, 255).astype(np.uint8)).convert("RGB")
+
+
 def otsu_threshold(grey: np.ndarray) -> int:
     """Return the level, 0 to 255, that parts grey values into two classes of greatest between-class variance.
 
@@ -87,4 +99,5 @@ VIEWS: Mapping[str, View] = {
     "crop": crop,
     "blur": blur,
     "silhouette": silhouette,
+    "outline": outline,
 }

@@ -10,6 +10,8 @@ from hypothesis import HealthCheck, settings
 
 # Set before anything imports huggingface_hub, and inherited by the commands that tests start.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Many small products on more threads than free processors wait for each other: up to a hundred times slower.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared machine")

@@ -1,8 +1,8 @@
 """Small randomly initialised open_clip models, saved as open_clip saves them, and pictures to show them.
 
-    folder = save_tiny_clip(tmp_path / "clip")                 # causal text tower, class token: both short forms apply
-    folder = save_tiny_clip(tmp_path / "other", kind="other")  # bidirectional text, average pooling: stock path
-    encoder = build_encoder(f"local-dir:{folder}")
+folder = save_tiny_clip(tmp_path / "clip")                 # causal text tower, class token: both short forms apply
+folder = save_tiny_clip(tmp_path / "other", kind="other")  # bidirectional text, average pooling: stock path
+encoder = build_encoder(f"local-dir:{folder}")
 """
 
 from __future__ import annotations

@@ -37,6 +37,6 @@ class Dao:
         """Return the log ratio of every row: float64 [N], about 0 for an ordinary one, higher = more suspicious."""
         floor = table.ratio_floor()
         lid_M = lid_mle(table.reference_distance_MK)
-        log_near_M = table.k_distance_M.clamp(min=floor).div(floor).log()
-        log_far_N = table.k_distance_N.clamp(min=floor).div(floor).log()
+        log_near_M = table.reference_k_distance.clamp(min=floor).div(floor).log()
+        log_far_N = table.row_k_distance.clamp(min=floor).div(floor).log()
         return log_far_N * table.neighbour_mean(lid_M) - table.neighbour_mean(lid_M * log_near_M)

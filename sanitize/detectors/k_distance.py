@@ -33,4 +33,4 @@ class KDistance:
 
     def score(self, table: NeighbourTable) -> Tensor:
         """Return d_k of every row: float64 [N], in the table's unit (0 to 2 for unit vectors), higher = sparser."""
-        return table.k_distance_N
+        return table.row_k_distance

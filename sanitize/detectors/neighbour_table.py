@@ -63,23 +63,23 @@ class NeighbourTable:
             raise ValueError("neighbour table: distances must be at least 0 and ascending")
 
     @property
-    def k_distance_N(self) -> Tensor:
+    def row_k_distance(self) -> Tensor:
         """d_k of every row, float64 [N]: the farthest of its neighbours, 0 without any."""
         return k_distance(self.distance_NK)
 
     @property
-    def k_distance_M(self) -> Tensor:
+    def reference_k_distance(self) -> Tensor:
         """d_k of every reference row, float64 [M]."""
         return k_distance(self.reference_distance_MK)
 
     @property
-    def has_neighbour_N(self) -> Tensor:
+    def has_neighbour(self) -> Tensor:
         """True for the rows that have a neighbour at all, bool [N]."""
         return self.index_NK[:, 0] >= 0
 
     def ratio_floor(self) -> float:
         """Return the least distance that may enter a ratio: a share of the median positive d_k of the reference set."""
-        k_distance_M = self.k_distance_M
+        k_distance_M = self.reference_k_distance
         positive = k_distance_M[k_distance_M > 0]
         return FLOOR_SHARE * positive.median().item() if len(positive) else 1.0
 

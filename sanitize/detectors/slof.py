@@ -37,6 +37,6 @@ class Slof:
     def score(self, table: NeighbourTable) -> Tensor:
         """Return the factor of every row: float64 [N], above 0, about 1 for an ordinary one, higher = more lonely."""
         floor = table.ratio_floor()
-        inverse_M = 1 / table.k_distance_M.clamp(min=floor)
-        score_N = table.k_distance_N.clamp(min=floor) * table.neighbour_mean(inverse_M)
-        return score_N.masked_fill(~table.has_neighbour_N, 1.0)
+        inverse_M = 1 / table.reference_k_distance.clamp(min=floor)
+        score_N = table.row_k_distance.clamp(min=floor) * table.neighbour_mean(inverse_M)
+        return score_N.masked_fill(~table.has_neighbour, 1.0)

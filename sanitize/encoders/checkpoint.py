@@ -96,8 +96,9 @@ def resolve(spec: str) -> Source:
     arch, at, file = spec.partition("@")
     if at:
         return Source(config=_architecture(arch), file=_checked(Path(file).expanduser()))
-    arch, _, tag = spec.rpartition("/")
-    return Source(config=_architecture(arch or spec), tag=_tag(arch or spec, tag))
+    arch, slash, tag = spec.rpartition("/")
+    arch, tag = (arch, tag) if slash else (spec, "")
+    return Source(config=_architecture(arch), tag=_tag(arch, tag))
 
 
 def _checked(file: Path) -> Path:

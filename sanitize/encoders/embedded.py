@@ -39,7 +39,7 @@ REVISION = 1  # raise when the code changes what it puts out
 class EmbeddedEncoder:
     """Pretrained unimodal encoders from pip; implements ``Encoder``."""
 
-    default_views: ClassVar[tuple[str, ...]] = ("whole", "crop", "blur", "silhouette")
+    default_views: ClassVar[tuple[str, ...]] = ("whole", "crop", "blur", "silhouette", "outline")
 
     name = "embedded"
     joint = False
@@ -75,7 +75,7 @@ class EmbeddedEncoder:
 
     def embed_images(self, batch: np.ndarray) -> np.ndarray:
         """Embed uint8 [B, V, 128, 128, 3] as raw pooled features, float32 [B, V, 1280]."""
-        pixels = torch.from_numpy(batch.reshape(-1, *batch.shape[2:]))
+        pixels = torch.from_numpy(np.require(batch.reshape(-1, *batch.shape[2:]), requirements="W"))
         with torch.inference_mode():
             features = [self._backbone(chunk) for chunk in torch.split(pixels, CHUNK)]
             return torch.cat(features).numpy().reshape(*batch.shape[:2], -1)

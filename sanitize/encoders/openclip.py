@@ -165,7 +165,9 @@ class Preprocess:
 
     def normalise(self, pixels: np.ndarray) -> torch.Tensor:
         """Scale uint8 [B, H, W, 3] to what the model was trained on, float32 [B, 3, H, W]."""
-        scaled = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().float().div_(255)
+        scaled = (
+            torch.from_numpy(np.require(pixels, requirements="W")).permute(0, 3, 1, 2).contiguous().float().div_(255)
+        )
         return scaled.sub_(self._mean).div_(self._std)
 
 

@@ -136,7 +136,7 @@ def make_index(data: bytes, names: Sequence[str]) -> tuple[TensorPlace, ...]:
     for name, tensor in zip(names, loaded.values(), strict=False):
         if tensor.dtype != torch.float32:
             continue  # num_batches_tracked
-        raw = struct.pack("<q", tensor.numel()) + bytes(tensor.untyped_storage())
+        raw = struct.pack("<q", tensor.numel()) + tensor.as_strided((tensor.numel(),), (1,)).numpy().tobytes()
         if data.count(raw) != 1:
             raise EncoderError(f"{name}: its bytes occur {data.count(raw)} times in the file")
         offset = data.index(raw) + 8

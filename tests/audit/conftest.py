@@ -6,9 +6,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 from roclip_audit.audit.ingest import ingest
 from roclip_audit.core.run import RunFolder
-
 from tests.audit.runkit import HOSTILE, fake, make_run, random_shards
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -192,9 +192,7 @@ def _problem_rows(shard: str, pairs: Sequence[FakePair], stage: str) -> list[dic
     ]  # fmt: skip
 
 
-def _columns(
-    columns: Sequence[Column], *, without: set[str] = frozenset(), only: set[str] = frozenset()
-) -> list[Column]:  # type: ignore[assignment]
+def _columns(columns: Sequence[Column], *, without: Collection[str] = (), only: Collection[str] = ()) -> list[Column]:
     return [c for c in columns if c.name not in without and (not only or c.name in only)]
 
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
-from roclip_audit.audit.escape import ellipsize, markdown_cell, spreadsheet_cell
 
+from roclip_audit.audit.escape import ellipsize, markdown_cell, spreadsheet_cell
 from tests.audit.runkit import HOSTILE
 
 ANY = st.text() | st.sampled_from(sorted(HOSTILE.values())) | st.just("\ud800 lone")

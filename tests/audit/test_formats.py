@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+
 from roclip_audit.audit.formats import (
     FORMATS,
     write_csv,
@@ -28,7 +29,6 @@ from roclip_audit.audit.formats import (
 from roclip_audit.audit.query import run_query
 from roclip_audit.core.errors import ConfigError
 from roclip_audit.core.run import RunFolder
-
 from tests.audit.runkit import HOSTILE
 
 TEXTS = list(HOSTILE.values())
@@ -66,8 +66,10 @@ def test_json_gives_back_every_text_and_holds_no_control_character(hostile_run: 
 
 
 def test_json_of_odd_numbers_and_no_rows(shared_run: RunFolder) -> None:
-    sql = "select 'nan'::double as a, ['inf'::double, 1] as b, {'c': 'nan'::float} as d, 1.5::decimal(9,3) as e, 3::hugeint as f"
-    assert json.loads(written(shared_run, sql, write_json)) == [{"a": None, "b": [None, 1], "d": {"c": None}, "e": 1.5, "f": 3}]  # fmt: skip
+    sql = """select 'nan'::double as a, ['inf'::double, 1] as b, {'c': 'nan'::float} as d, 1.5::decimal(9,3) as e,
+        3::hugeint as f"""
+    expected = [{"a": None, "b": [None, 1], "d": {"c": None}, "e": 1.5, "f": 3}]
+    assert json.loads(written(shared_run, sql, write_json)) == expected
     assert written(shared_run, "select 1 as a where false", write_json) == "[]\n"
     assert written(shared_run, "select 1 as a where false", write_jsonl) == ""
 
@@ -117,7 +119,9 @@ def test_a_plan_keeps_its_lines(shared_run: RunFolder) -> None:
 
 def test_parquet_keeps_text_and_types(hostile_run: RunFolder, tmp_path: Path) -> None:
     path = tmp_path / "out.parquet"
-    with run_query(hostile_run, "select *, current_date as d, interval 1 day as i from suspicion order by ordinal") as result:
+    with run_query(
+        hostile_run, "select *, current_date as d, interval 1 day as i from suspicion order by ordinal"
+    ) as result:
         write_parquet(result, path)
     table = pq.read_table(path)
     assert table["caption"].to_pylist() == TEXTS
@@ -147,7 +151,10 @@ def test_a_file_appears_only_when_it_is_complete(shared_run: RunFolder, tmp_path
 
 
 def test_an_unknown_format(shared_run: RunFolder) -> None:
-    with run_query(shared_run, "select 1") as result, pytest.raises(ConfigError, match="unknown format 'xml'; use one of"):
+    with (
+        run_query(shared_run, "select 1") as result,
+        pytest.raises(ConfigError, match="unknown format 'xml'; use one of"),
+    ):
         write_result(result, "xml")
 
 
@@ -181,10 +188,12 @@ def on_terminal(run: RunFolder, sql: str, format: str = "table", *, columns: int
     reader = threading.Thread(target=read)
     reader.start()
     command = [sys.executable, "-c", PROGRAM, str(run.root), sql, format]
-    subprocess.run(command, stdout=slave, env=environment, check=True)
-    os.close(slave)
-    reader.join(timeout=30)
-    os.close(master)
+    try:
+        subprocess.run(command, stdout=slave, stderr=subprocess.DEVNULL, env=environment, check=True)
+    finally:
+        os.close(slave)
+        reader.join(timeout=30)
+        os.close(master)
     return b"".join(received).decode()
 
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from roclip_audit.audit import ingest as ingest_module
 from roclip_audit.audit.decisions import decide
 from roclip_audit.audit.ingest import ingest
@@ -20,7 +21,6 @@ from roclip_audit.audit.relations import TABLES
 from roclip_audit.audit.store import open_readonly
 from roclip_audit.core.errors import StoreError, StoreLockedError
 from roclip_audit.core.run import RunFolder
-
 from tests.audit.runkit import FakePair, edit_manifest, fake, make_run, random_shards, shard_id, uid_of
 
 
@@ -101,11 +101,14 @@ def test_the_result_does_not_depend_on_the_size_of_a_batch(run: RunFolder, monke
 
 
 def test_a_shard_that_could_not_be_read_has_no_files(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "audit", {"a.tar": [fake("a cat"), fake("a dog")], "broken.tar": [], "c.tar": [fake("x")]})
+    run = make_run(
+        tmp_path / "audit", {"a.tar": [fake("a cat"), fake("a dog")], "broken.tar": [], "c.tar": [fake("x")]}
+    )
     for stage in ("pairs", "embeddings", "uids", "evidence", "rivals", "neighbours"):
         (run.root / stage / f"{shard_id('broken.tar')}.parquet").unlink()
     assert ingest(run).n_pairs == 3
-    assert rows(run, "select shard, n_pairs, n_scored from by_shard") == [("a.tar", 2, 2), ("broken.tar", 0, 0), ("c.tar", 1, 1)]  # fmt: skip
+    expected = [("a.tar", 2, 2), ("broken.tar", 0, 0), ("c.tar", 1, 1)]
+    assert rows(run, "select shard, n_pairs, n_scored from by_shard") == expected
 
 
 def test_a_shard_without_scored_pairs(tmp_path: Path) -> None:
@@ -171,14 +174,14 @@ def test_a_failed_ingest_leaves_the_old_database_and_no_rubbish(run: RunFolder) 
 
 
 def test_without_a_manifest_there_is_no_finished_scan(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="no finished scan here.*roclip-audit scan"):
+    with pytest.raises(StoreError, match=r"no finished scan here.*roclip-audit scan"):
         ingest(RunFolder(tmp_path))
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"version": 1, "shards": 3}'])
 def test_a_damaged_manifest(run: RunFolder, text: str) -> None:
     run.manifest.write_text(text)
-    with pytest.raises(StoreError, match="manifest.json: damaged"):
+    with pytest.raises(StoreError, match=r"manifest.json: damaged"):
         ingest(run)
 
 
@@ -207,7 +210,7 @@ def test_stages_that_disagree_about_the_pairs(run: RunFolder) -> None:
 def test_evidence_of_another_shard(run: RunFolder) -> None:
     folder = run.root / "evidence"
     (folder / f"{shard_id('00000.tar')}.parquet").replace(folder / f"{shard_id('00001.tar')}.parquet")
-    with pytest.raises(StoreError, match="missing|does not have"):
+    with pytest.raises(StoreError, match=r"missing|does not have"):
         ingest(run)
 
 
@@ -223,7 +226,7 @@ def test_a_rival_that_is_no_pair_of_the_run(run: RunFolder) -> None:
     table = pq.read_table(path)
     strangers = ["f" * 32] * table.num_rows
     pq.write_table(table.set_column(2, "rival_uid", [strangers]), path)
-    with pytest.raises(StoreError, match="rivals of .* do not fit"):
+    with pytest.raises(StoreError, match=r"rivals of .* do not fit"):
         ingest(run)
 
 
@@ -239,7 +242,7 @@ def test_two_pairs_with_one_uid(run: RunFolder) -> None:
 
 def test_a_previous_database_that_cannot_be_read_is_not_thrown_away(run: RunFolder) -> None:
     run.database.write_bytes(b"x" * 20_000)
-    with pytest.raises(StoreError, match="damaged.*move it away"):
+    with pytest.raises(StoreError, match=r"damaged.*move it away"):
         ingest(run)
     assert run.database.read_bytes() == b"x" * 20_000
 
@@ -258,9 +261,13 @@ def test_a_previous_database_that_somebody_writes_to(run: RunFolder) -> None:
 
 
 def test_the_manifest_becomes_the_row_about_the_run(run: RunFolder) -> None:
-    edit_manifest(run, contamination={"estimate": 0.25, "low": 0.125, "high": 0.5}, seed=7, parameters={"b": 1, "a": [2]})
+    edit_manifest(
+        run, contamination={"estimate": 0.25, "low": 0.125, "high": 0.5}, seed=7, parameters={"b": 1, "a": [2]}
+    )
     ingest(run)
-    found = rows(run, "select schema_version, encoder, views, pool_size, rounds, seed, parameters, finished_at from runs")
+    found = rows(
+        run, "select schema_version, encoder, views, pool_size, rounds, seed, parameters, finished_at from runs"
+    )
     assert found[0][:6] == (1, "embedded", ["whole", "inner", "blur", "silhouette"], 256, 32, 7)
     assert found[0][6] == '{"a": [2], "b": 1}'
     assert found[0][7].isoformat() == "2026-01-02T03:05:05"
@@ -278,7 +285,9 @@ _PAIR = st.builds(
 )
 
 
-@given(st.dictionaries(st.sampled_from(["a.tar", "b/c.tar", "ü.tar", "[x]*.tar"]), st.lists(_PAIR, max_size=4), min_size=1))
+@given(
+    st.dictionaries(st.sampled_from(["a.tar", "b/c.tar", "ü.tar", "[x]*.tar"]), st.lists(_PAIR, max_size=4), min_size=1)
+)
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_text_survives(tmp_path_factory: pytest.TempPathFactory, shards: dict[str, list[FakePair]]) -> None:
     run = make_run(tmp_path_factory.mktemp("any") / "au[d]it*", shards)

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import pytest
+
 from roclip_audit.audit.query import run_query
 from roclip_audit.core.errors import EXIT_USAGE, ConfigError, StoreError
 from roclip_audit.core.run import RunFolder

@@ -11,11 +11,11 @@ import duckdb
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from roclip_audit.audit.decisions import decide
 from roclip_audit.audit.relations import DOMAIN_SQL, RELATIONS, TABLES, VIEWS
 from roclip_audit.audit.store import open_readonly
 from roclip_audit.core.run import RunFolder
-
 from tests.audit.runkit import uid_of
 
 GOLDEN = Path(__file__).parent / "golden" / "relations.txt"
@@ -80,12 +80,19 @@ def test_groups_are_counted_right(shared_run: RunFolder, view: str, key: str) ->
 
 
 def test_by_shard_counts_problems_and_keeps_the_order_of_the_scan(shared_run: RunFolder) -> None:
-    assert [row[0] for row in fetch(shared_run, "select shard from by_shard")] == ["00000.tar", "00001.tar", "00002.tar"]
-    assert fetch(shared_run, "select sum(n_problems)::int from by_shard") == fetch(shared_run, "select count(*)::int from problems")  # fmt: skip
+    assert [row[0] for row in fetch(shared_run, "select shard from by_shard")] == [
+        "00000.tar",
+        "00001.tar",
+        "00002.tar",
+    ]
+    n_problems = fetch(shared_run, "select count(*)::int from problems")
+    assert fetch(shared_run, "select sum(n_problems)::int from by_shard") == n_problems
 
 
 def test_problems_by_kind_gives_an_example(shared_run: RunFolder) -> None:
-    found = fetch(shared_run, "select stage, reason, fatal, n_problems, example_shard, example_key from problems_by_kind")
+    found = fetch(
+        shared_run, "select stage, reason, fatal, n_problems, example_shard, example_key from problems_by_kind"
+    )
     n = fetch(shared_run, "select count(*) from problems")[0][0]
     first = fetch(shared_run, "select shard, key from problems order by shard, ordinal limit 1")[0]
     assert found == [("index", "missing_caption", True, n, *first)]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import duckdb
 import pytest
+
 from roclip_audit.audit.relations import SCHEMA_VERSION
 from roclip_audit.audit.store import open_readonly
 from roclip_audit.core.errors import EXIT_STORE, StoreError, StoreLockedError
@@ -20,7 +22,7 @@ def refused(run: RunFolder) -> str:
     return str(found.value)
 
 
-def test_a_missing_database_says_which_command_makes_it(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_a_missing_database_says_which_command_makes_it(tmp_path: Path) -> None:
     assert f"run `roclip-audit scan SHARDS --out {tmp_path}` first" in refused(RunFolder(tmp_path))
 
 

@@ -15,6 +15,7 @@ from roclip_audit.core.progress import (
     BarReporter,
     PlainReporter,
     SilentReporter,
+    counted,
     duration,
     errors,
     make_reporter,
@@ -70,6 +71,20 @@ def test_an_empty_stage_is_told_without_dividing_by_zero() -> None:
     assert stream.getvalue() == "encode: 0 pairs in 0.0 s (- pairs/s), no errors\n"
 
 
+def test_what_was_finished_before_says_nothing_about_the_speed() -> None:
+    reporter, stream, clock = plain()
+    with reporter.stage("encode", 2000) as progress:
+        progress.advance(1000, reused=True)
+        clock.now += 10
+        progress.advance(100)
+        clock.now += 5
+        progress.advance(900)
+    assert stream.getvalue().splitlines() == [
+        "encode: 1,100 of 2,000 pairs, 10 pairs/s, 1 min 30 s left, no errors",
+        "encode: 2,000 pairs in 15 s (67 pairs/s), 1,000 finished before, no errors",
+    ]
+
+
 def test_notes_cannot_steer_the_terminal() -> None:
     reporter, stream, _ = plain()
     reporter.note("shard \x1b[2J\nnext")
@@ -93,7 +108,7 @@ def test_bars_show_count_speed_and_errors() -> None:
         progress.advance(500)
     reporter.note("[red]not markup[/red] \x1b[31m")
     text = stream.getvalue()
-    assert re.search(r"encode .*1,500 / 1,500 .*pairs/s.*2 errors", text)
+    assert re.search(r"encode .*1,500/1,500 .*pairs/s.*2 errors", text)
     assert "[red]not markup[/red] \\x1b[31m" in text
 
 
@@ -123,4 +138,6 @@ def test_rates_and_counts_read_naturally() -> None:
     assert rate(12345, 10, "pairs") == "1,234 pairs/s"
     assert rate(5, 10, "pairs") == "0.5 pairs/s"
     assert rate(0, 10, "shards") == "- shards/s"
+    assert rate(2, 90, "folds") == "45 s each"
+    assert (counted(1, "shards"), counted(1200, "pairs")) == ("1 shard", "1,200 pairs")
     assert (errors(0), errors(1), errors(1200)) == ("no errors", "1 error", "1,200 errors")

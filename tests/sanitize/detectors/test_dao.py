@@ -24,7 +24,7 @@ def test_reads_dimensionality_and_density_of_the_neighbours_from_the_reference_r
     """A reference set in another order than the rows: what the published kernel gets wrong."""
     cloud, rows = points(30, 4), torch.tensor([17, 3, 28, 9, 11, 0, 22, 5, 14, 20])
     table = table_of(cloud, 4, rows)
-    lid, far = Lid().score(table), table.k_distance_N
+    lid, far = Lid().score(table), table.row_k_distance
     expected = [
         sum(lid[rows[o]] * math.log(far[x] / far[rows[o]]) for o in table.index_NK[x].tolist()) / 4 for x in range(30)
     ]
@@ -43,7 +43,7 @@ def test_one_ratio_says_more_where_the_data_has_more_dimensions() -> None:
     thick = points(150, 12, seed=1)
     score, slof = [], []
     for cluster in (flat, thick):
-        radius = table_of(cluster, 10).k_distance_N.median().item()
+        radius = table_of(cluster, 10).row_k_distance.median().item()
         stray = cluster.mean(0) + torch.eye(12, dtype=torch.float64)[0] * (cluster.norm(dim=1).max().item() + radius)
         table = table_of(torch.cat([cluster, stray[None]]), 10)
         score.append(Dao().score(table)[-1].item())

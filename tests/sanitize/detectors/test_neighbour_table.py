@@ -74,21 +74,21 @@ def test_fewer_rows_than_k_end_with_no_neighbour() -> None:
     assert built.k == 5
     assert (built.index_NK[:, 2:] == -1).all()
     assert built.distance_NK[:, 2:].isposinf().all()
-    assert built.k_distance_N.tolist() == built.distance_NK[:, 1].double().tolist()
+    assert built.row_k_distance.tolist() == built.distance_NK[:, 1].double().tolist()
 
 
 @pytest.mark.parametrize("n", [0, 1])
 def test_nobody_to_compare_with(n: int) -> None:
     built = table_from_similarity(*nearest(unit(n), unit(n), 3), torch.arange(n))
-    assert built.k_distance_N.tolist() == [0.0] * n
-    assert built.has_neighbour_N.tolist() == [False] * n
+    assert built.row_k_distance.tolist() == [0.0] * n
+    assert built.has_neighbour.tolist() == [False] * n
     assert built.neighbour_mean(torch.ones(n, dtype=torch.float64)).tolist() == [0.0] * n
     assert built.ratio_floor() == 1.0
 
 
 def test_empty_reference_set() -> None:
     built = table_from_similarity(*nearest(unit(4), unit(0), 3), torch.arange(0))
-    assert not built.has_neighbour_N.any()
+    assert not built.has_neighbour.any()
 
 
 def test_a_smaller_k_is_a_prefix() -> None:

@@ -52,7 +52,7 @@ def test_beside_a_clump_of_copies_is_large_but_bounded() -> None:
     clump = torch.cat([points(40, 3) + 50, torch.zeros(8, 3, dtype=torch.float64), torch.full((1, 3), 2.0)])
     table = table_of(clump, 4)
     score = Slof().score(table)
-    k_distance_M = table.k_distance_M
+    k_distance_M = table.reference_k_distance
     floor = FLOOR_SHARE * k_distance_M[k_distance_M > 0].median().item()
-    assert score[-1].item() == pytest.approx(table.k_distance_N[-1].item() / floor)
+    assert score[-1].item() == pytest.approx(table.row_k_distance[-1].item() / floor)
     assert score[40:48].tolist() == [1.0] * 8
