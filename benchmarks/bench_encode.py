@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -195,10 +196,29 @@ def surroundings(workers: int) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "open_clip": import_open_clip().__version__,
-        "pillow": Image.__version__ if hasattr(Image, "__version__") else "",
+        "pillow": version("pillow"),
         "architecture": ARCH,
         "batch": BATCH,
     }
+
+
+def table(result: dict[str, Any]) -> str:
+    """Return the headline as a Markdown table of one row."""
+    cells = {
+        "date": result["date"][:10],
+        "processor": f"{result['processor']}, {', '.join(result['cpu_features'])}",
+        "pairs": result["n_pairs"],
+        "stock pairs/s": result["stock_pairs_per_s"]["median"],
+        "ours pairs/s": result["ours_pairs_per_s"]["median"],
+        "ratio (min, median, max)": "{min}, **{median}**, {max}".format(**result["ratio"]),
+        "ratio of CPU time": result["ratio_cpu_time"]["median"],
+        "least cosine, images and captions": f"{result['least_cosine_images']}, {result['least_cosine_captions']}",
+        "embedded pairs/s": result["embedded"]["pairs_per_s"]["median"],
+        "load before": round(result["load_average_before"], 1),
+        "commit": result["commit"],
+    }
+    lines = (cells.keys(), ["---"] * len(cells), map(str, cells.values()))
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def main() -> None:
@@ -217,6 +237,7 @@ def main() -> None:
     print(json.dumps(result, indent=2))
     if arguments.out:
         write_json(arguments.out, result)
+        arguments.out.with_suffix(".md").write_text(table(result), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -21,9 +21,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import torch
+from bench_encode import surroundings
 
-from roclip_audit.core.environment import as_benchmark_header
 from roclip_audit.core.parallel import default_workers, map_ordered, one_thread_each
 from roclip_audit.core.progress import PlainReporter, Progress
 from roclip_audit.core.run import RunFolder, write_json
@@ -78,7 +77,8 @@ def plain_product_s(dataset: Dataset, workers: int) -> float:
     """Return the seconds that one fp32 product of all images with all captions takes, in blocks."""
     image, text = dataset.image_NVF[:][:, 0], dataset.text_NG[:]
     started = time.perf_counter()
-    for _ in map_ordered(lambda at: float((image[at : at + 512] @ text.T).amax()), range(0, len(image), 512), workers=workers):
+    starts = range(0, len(image), 512)
+    for _ in map_ordered(lambda at: float((image[at : at + 512] @ text.T).amax()), starts, workers=workers):
         pass
     return time.perf_counter() - started
 
@@ -102,10 +102,9 @@ def main() -> None:
         product_s = plain_product_s(dataset, options.workers)
     listed = calibrated.fdr_N <= 0.1
     result = {
-        **as_benchmark_header(),
+        **surroundings(options.workers),
         "pairs": options.pairs,
         "dim": options.dim,
-        "workers": options.workers,
         "seconds": {name: round(value, 2) for name, value in stopwatch.seconds.items()},
         "total_s": round(sum(stopwatch.seconds.values()), 1),
         "plain_fp32_product_s": round(product_s, 1),

