@@ -216,8 +216,6 @@ def _add_run(connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> None:
         "contamination": estimate,
         "contamination_low": low,
         "contamination_high": high,
-        "started_at": manifest.started_at,
-        "finished_at": manifest.finished_at,
     }
     names = ", ".join(values)
     marks = ", ".join("?" * len(values))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from roclip_audit.core.errors import StoreError
@@ -25,7 +24,7 @@ class ShardEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """One finished scan. ``contamination`` is (estimate, low, high); times are UTC without a zone."""
+    """One finished scan. ``contamination`` is (estimate, low, high)."""
 
     version: str
     encoder: str
@@ -36,16 +35,7 @@ class Manifest:
     seed: int
     parameters: str
     contamination: tuple[float | None, float | None, float | None]
-    started_at: datetime | None
-    finished_at: datetime | None
     shards: tuple[ShardEntry, ...]
-
-
-def _moment(text: str | None) -> datetime | None:
-    if not text:
-        return None
-    moment = datetime.fromisoformat(text)
-    return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
 
 
 def _shard(value: dict[str, Any]) -> ShardEntry:
@@ -71,8 +61,6 @@ def _manifest(value: dict[str, Any]) -> Manifest:
         seed=int(value["seed"]),
         parameters=json.dumps(value.get("parameters", {}), sort_keys=True),
         contamination=(share.get("estimate"), share.get("low"), share.get("high")),
-        started_at=_moment(value.get("started_at")),
-        finished_at=_moment(value.get("finished_at")),
         shards=tuple(map(_shard, value["shards"])),
     )
 

@@ -1,4 +1,4 @@
-"""Write .npy files row by row, without knowing the number of rows beforehand and without holding them all."""
+"""Arrays in .npy files: written row by row, without knowing the number of rows, and read without holding them all."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+
+from roclip_audit.core.errors import StoreError
 
 
 @dataclass(slots=True)
@@ -52,3 +54,26 @@ def npy_writer(path: Path, row_shape: tuple[int, ...]) -> Iterator[NpyWriter]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def map_npy(path: Path) -> np.ndarray:
+    """Map a .npy file into memory, to be read only.
+
+    Unlike ``np.load(path, mmap_mode="r")`` it keeps no file open: a crawl has more shards than a process may open files.
+
+    Raises:
+        StoreError: the file is not what ``npy_writer`` wrote.
+    """
+    import torch
+
+    try:
+        with path.open("rb") as file:
+            np.lib.format.read_magic(file)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+            start = file.tell()
+        mapped = torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8).numpy()
+        array: np.ndarray = mapped[start:].view(dtype).reshape(shape)
+    except ValueError as error:
+        raise StoreError(f"{path}: damaged ({error}); delete it and its marker in done/, then scan again") from error
+    array.flags.writeable = False
+    return array

@@ -132,7 +132,7 @@ def _top_of_chunks(score_BM: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Take the top ``k`` of each row by way of the maxima of chunks: exact, and several times faster than topk."""
     n_rows, n_columns = score_BM.shape
     if n_columns <= 4 * _CHUNK * k:
-        return score_BM.topk(min(k, n_columns), dim=1)  # type: ignore[return-value]
+        return score_BM.topk(min(k, n_columns), dim=1)
     padded = torch.nn.functional.pad(score_BM, (0, -n_columns % _CHUNK), value=-torch.inf)
     chunk_BC = padded.view(n_rows, -1, _CHUNK).amax(2).topk(k, dim=1).indices
     column_BK = (chunk_BC[:, :, None] * _CHUNK + torch.arange(_CHUNK)).flatten(1)

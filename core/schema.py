@@ -167,8 +167,6 @@ RUNS: tuple[Column, ...] = (
     Column("contamination", "DOUBLE", "Estimated share of mismatched pairs among the scored ones, 0 to 1"),
     Column("contamination_low", "DOUBLE", "Lower end of the interval of contamination"),
     Column("contamination_high", "DOUBLE", "Upper end of the interval of contamination"),
-    Column("started_at", "TIMESTAMP", "When the scan started, UTC"),
-    Column("finished_at", "TIMESTAMP", "When the scan finished, UTC"),
 )
 
 SHARDS: tuple[Column, ...] = (

@@ -50,7 +50,7 @@ def _load_extension() -> bool:
     root = Path(next(iter(spec.submodule_search_locations)))
     for extension in sorted((*root.glob("_C*.so"), *root.glob("_C*.pyd"), *root.glob("_C*.dylib"))):
         try:
-            torch.ops.load_library(str(extension))  # type: ignore[no-untyped-call]
+            torch.ops.load_library(str(extension))
         except (ImportError, OSError):
             continue
         return True
@@ -61,8 +61,8 @@ def _declare_names() -> bool:
     import torch
 
     if not _libraries:
-        library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
+        library = torch.library.Library("torchvision", "FRAGMENT")
         for op in _OPS:
-            library.define(op + _SCHEMA)  # type: ignore[no-untyped-call]
+            library.define(op + _SCHEMA)
         _libraries.append(library)
     return False

@@ -37,10 +37,10 @@ from roclip_audit.core.seeding import derive_seed, generator
 from roclip_audit.sanitize.dataset import Dataset, RowArray
 from roclip_audit.sanitize.features import write_reduced
 from roclip_audit.sanitize.grouping import connected_groups, deal_folds, first_of_each, number_captions
-from roclip_audit.sanitize.heads import Heads, HeadsConfig, train_heads
+from roclip_audit.sanitize.heads import Heads, HeadsConfig, train_heads, untrained_heads
 from roclip_audit.sanitize.space import Space
 
-MIN_PAIRS = 20
+MIN_PAIRS, MIN_PAIRS_PER_FOLD = 20, 4
 _BLOCK = 1_024
 
 
@@ -167,7 +167,7 @@ def deal(near: Neighbourhood, config: AlignConfig, seed: int) -> Folds:
     """Deal the folds of both passes.
 
     Raises:
-        ConfigError: too few pairs to learn a space from.
+        ConfigError: too few pairs to learn a space from, or for so many folds.
     """
     n = len(near.caption_N)
     if n < MIN_PAIRS:
@@ -175,6 +175,8 @@ def deal(near: Neighbourhood, config: AlignConfig, seed: int) -> Folds:
             f"only {n} scored pairs: a space cannot be learned from fewer than {MIN_PAIRS}; "
             "scan more shards at once, or use --encoder with an open_clip model"
         )
+    if n < MIN_PAIRS_PER_FOLD * config.n_folds:
+        raise ConfigError(f"{n} scored pairs are too few for {config.n_folds} folds; use --folds {n // MIN_PAIRS_PER_FOLD}")
     n_clusters = max(config.n_folds, n // config.cluster_size)
     cluster_N = cluster_captions(near.text_ND, n_clusters, derive_seed(seed, "clusters"))
     return Folds(
@@ -225,9 +227,9 @@ def fit_space(
         touched = torch.zeros(int(near.group_N.max()) + 1, dtype=torch.bool)
         touched[near.group_N[fold_N == fold]] = True
         rows = torch.nonzero(trusted_N & (fold_N != fold) & ~touched[near.group_N])[:, 0]
-        if len(rows) < 2:  # everything is one big group: nothing may be seen, so nothing is learned
-            rows = torch.nonzero(fold_N != fold)[:, 0]
         fold_seed = derive_seed(seed, "heads", name, fold)
+        if len(rows) < 2:  # everything is one big group: nothing may be seen, so nothing is learned
+            return untrained_heads(image_NVR, dataset.text_NG, len(dataset), config.heads, fold_seed)
         return train_heads(image_NVR, dataset.text_NG, near.caption_N, rows, config.heads, fold_seed)
 
     for fold, heads in enumerate(map_ordered(train, range(config.n_folds), workers=workers)):
@@ -256,4 +258,4 @@ def _blank(run: RunFolder, name: str, shape: tuple[int, ...]) -> Tensor:
     if not np.prod(shape):
         return torch.zeros(shape)
     path = run.file("align", name)
-    return torch.from_numpy(np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape))  # type: ignore[no-untyped-call]
+    return torch.from_numpy(np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape))

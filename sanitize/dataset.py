@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from roclip_audit.core.arrays import map_npy
 from roclip_audit.core.run import RunFolder
 from roclip_audit.core.schema import PAIRS
 from roclip_audit.core.shards import Shard
@@ -100,7 +102,7 @@ def load_dataset(run: RunFolder, shards: Sequence[Shard]) -> Dataset:
             for ordinal, uid in zip(pairs["ordinal"].to_pylist(), final, strict=True):
                 table.add([uid, ordinal])
         kept = [row for row, is_scored in enumerate(scored) if is_scored]
-        texts = pairs["caption"].take(kept).to_pylist()
+        texts = pairs["caption"].take(pa.array(kept, pa.int64())).to_pylist()
         uids += [final[row] for row in kept]
         captions += texts
         shard_of += [number] * len(kept)
@@ -115,7 +117,7 @@ def load_dataset(run: RunFolder, shards: Sequence[Shard]) -> Dataset:
 
 
 def _memory_mapped(run: RunFolder, shards: Sequence[Shard], kind: str) -> RowArray:
-    return RowArray.of([np.load(run.file("embeddings", f"{shard.id}.{kind}.npy"), mmap_mode="r") for shard in shards])
+    return RowArray.of([map_npy(run.file("embeddings", f"{shard.id}.{kind}.npy")) for shard in shards])
 
 
 def _unique(uid: str, seen: dict[str, int]) -> str:

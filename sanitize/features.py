@@ -50,7 +50,7 @@ def write_reduced(image_NVF: RowArray, dim: int, path: Path, rng: np.random.Gene
     """Write the reduced features of all pairs, float16 [N, V, R], and return them memory-mapped."""
     mean_F, spread_F, basis_FR = principal_basis(image_NVF, dim, rng)
     shape = (len(image_NVF), image_NVF.row_shape[0], basis_FR.shape[1])
-    out = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)  # type: ignore[no-untyped-call]
+    out = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
 
     def project(start: int) -> tuple[int, np.ndarray]:
         block = image_NVF[slice(start, start + _BLOCK)]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +58,9 @@ class HeadsConfig:
 
 class Head(nn.Module):
     """Standardise features, pass them through one hidden layer, and put them on the unit sphere."""
+
+    mean: Tensor
+    scale: Tensor
 
     def __init__(self, mean: Tensor, scale: Tensor, config: HeadsConfig, rng: torch.Generator) -> None:
         super().__init__()
@@ -123,8 +126,12 @@ def train_heads(
     sample = rows[torch.randperm(len(rows), generator=rng)[:_MOMENT_SAMPLE]]
     heads = Heads.untrained(image_NVF[sample], text_NG[sample], config, rng)
     log_scale = torch.tensor(-math.log(config.temperature), requires_grad=True)
+    groups: list[dict[str, Any]] = [
+        {"params": list(heads.parameters())},
+        {"params": [log_scale], "weight_decay": 0.0},
+    ]
     optimiser = torch.optim.AdamW(
-        [{"params": heads.parameters()}, {"params": [log_scale], "weight_decay": 0.0}],
+        groups,
         lr=config.learning_rate,
         weight_decay=config.weight_decay,
     )
@@ -138,10 +145,17 @@ def train_heads(
         batch, at = order[at : at + size], at + size
         loss = _batch_loss(heads, image_NVF[batch], text_NG[batch], caption_N[batch], log_scale)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimiser.step()
         schedule.step()
     return heads.eval().requires_grad_(False)
+
+
+def untrained_heads(image_NVF: Rows, text_NG: Rows, n: int, config: HeadsConfig, seed: int) -> Heads:
+    """Build heads that know nothing: random projections of the standardised features of ``n`` rows."""
+    rng = torch.Generator().manual_seed(seed)
+    sample = torch.randperm(n, generator=rng)[:_MOMENT_SAMPLE]
+    return Heads.untrained(image_NVF[sample], text_NG[sample], config, rng).eval().requires_grad_(False)
 
 
 def _batch_loss(heads: Heads, image_BVF: Tensor, text_BG: Tensor, caption_B: Tensor, log_scale: Tensor) -> Tensor:

@@ -104,9 +104,11 @@ def calibrate(
         return Calibrated(nothing, nothing, nothing, Interval(0.0, 0.0, 0.0))
     contamination = estimate_contamination(statistic_N, control_NR, config, rng)
     ratio_N = density_ratio(statistic_N, control_NR.ravel())
-    posterior_N = np.minimum(1.0, contamination.estimate * ratio_N)
+    # Rule of succession: nothing that was learned from so many mismatched pairs is surer than that.
+    most = 1.0 - 1.0 / (2.0 + contamination.estimate * len(statistic_N))
+    posterior_N = np.minimum(most, contamination.estimate * ratio_N)
     if vicinity is not None:
-        posterior_N = with_local_prior(posterior_N, contamination.estimate, vicinity, config)
+        posterior_N = np.minimum(most, with_local_prior(posterior_N, contamination.estimate, vicinity, config))
     suspicion_N = _untied(posterior_N, statistic_N)
     return Calibrated(
         suspicion_N=suspicion_N,
@@ -129,7 +131,7 @@ def with_local_prior(posterior_N: np.ndarray, share: float, vicinity: Vicinity, 
     limit = 1e-9
     first_N = np.clip(posterior_N, limit, 1 - limit)
     evidence_N = first_N / (1 - first_N) / (share / (1 - share))
-    local_N = first_N
+    local_N: np.ndarray = first_N
     for _ in range(config.prior_rounds):
         total_N, weight_N = vicinity(local_N)
         prior_N = (config.prior_weight * share + total_N) / (config.prior_weight + weight_N)
