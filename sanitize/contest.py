@@ -96,6 +96,86 @@ def count_nearer(
     return torch.cat(counted) if counted else torch.zeros(own_score_NR.shape, dtype=torch.int64)
 
 
+def count_nearer_both_ways(
+    image_ND: Tensor,
+    text_ND: Tensor,
+    own_score_N: Tensor,
+    candidates: tuple[Tensor, Tensor],
+    not_counted: tuple[Tensor, Tensor],
+    *,
+    workers: int = 1,
+) -> tuple[Tensor, Tensor]:
+    """Count for every pair the captions nearer to its image and the images nearer to its caption, from one product.
+
+    Candidates are put first, so that rows and columns behind them are counted for but never compete.
+
+    Args:
+        image_ND: float32 [N, D] unit vectors.
+        text_ND: float32 [N, D] unit vectors, row-aligned.
+        own_score_N: float32 [N], the score to beat.
+        candidates: (images, texts), int64 [C] each: the distinct rows that compete.
+        not_counted: (image_N, text_N), int64 [N] each: the place among the candidates of the one that must not count
+            for a pair, its own; -1 for none.
+        workers: threads; the result is the same for every value.
+
+    Returns:
+        (texts_nearer_N, images_nearer_N), int64 [N] each; ties as in ``count_nearer``.
+    """
+    n = len(image_ND)
+    n_images, n_texts = len(candidates[0]), len(candidates[1])
+    row_N, column_N = _first(candidates[0], n), _first(candidates[1], n)
+    image_ND, text_ND = image_ND[row_N], text_ND[column_N]
+    row_score_N, column_score_N = own_score_N[row_N] + TIE, own_score_N[column_N] + TIE
+    row_skip_N, column_skip_N = not_counted[1][row_N], not_counted[0][column_N]
+
+    def count(start: int) -> tuple[Tensor, Tensor]:
+        rows = slice(start, min(start + _QUERY_BLOCK, n))
+        n_competing = max(0, min(rows.stop, n_images) - start)
+        n_columns = n if n_competing else n_texts
+        by_row_B = torch.zeros(rows.stop - start, dtype=torch.int64)
+        by_column_N = torch.zeros(n_columns if n_competing else 0, dtype=torch.int64)
+        for first in range(0, n_columns, _CANDIDATE_BLOCK):
+            columns = slice(first, min(first + _CANDIDATE_BLOCK, n_columns))
+            score_BC = image_ND[rows] @ text_ND[columns].T
+            buffer_BC = torch.empty_like(score_BC)
+            width = max(0, min(columns.stop, n_texts) - first)
+            if width:
+                beaten_B1 = row_score_N[rows, None]
+                nearer_BC = torch.gt(score_BC[:, :width], beaten_B1, out=buffer_BC[:, :width])
+                _clear(nearer_BC, row_skip_N[rows] - first, of_rows=True)
+                by_row_B += nearer_BC.sum(1).long()
+            if n_competing:
+                beaten_1C = column_score_N[None, columns]
+                nearer_BC = torch.gt(score_BC[:n_competing], beaten_1C, out=buffer_BC[:n_competing])
+                _clear(nearer_BC, column_skip_N[columns] - start, of_rows=False)
+                by_column_N[columns] = nearer_BC.sum(0).long()
+        return by_row_B, by_column_N
+
+    texts_nearer_N, images_nearer_N = torch.zeros(n, dtype=torch.int64), torch.zeros(n, dtype=torch.int64)
+    starts = range(0, n, _QUERY_BLOCK)
+    for start, (by_row_B, by_column_N) in zip(starts, map_ordered(count, starts, workers=workers), strict=True):
+        texts_nearer_N[row_N[start : start + len(by_row_B)]] = by_row_B
+        if len(by_column_N):
+            images_nearer_N += by_column_N
+    back_N = torch.empty_like(images_nearer_N)
+    back_N[column_N] = images_nearer_N
+    return texts_nearer_N, back_N
+
+
+def _first(rows: Tensor, n: int) -> Tensor:
+    """Return all of ``n`` rows, the given ones first."""
+    rest = torch.ones(n, dtype=torch.bool)
+    rest[rows] = False
+    return torch.cat([rows, torch.nonzero(rest)[:, 0]])
+
+
+def _clear(nearer_BC: Tensor, place: Tensor, *, of_rows: bool) -> None:
+    """Set the entry at ``place`` of every row (or column) to 0; places outside the block are none of it."""
+    inside = torch.nonzero((place >= 0) & (place < nearer_BC.shape[1 if of_rows else 0]))[:, 0]
+    where = (inside, place[inside]) if of_rows else (place[inside], inside)
+    nearer_BC[where] = 0.0
+
+
 def win_probability(n_nearer: np.ndarray, n_candidates: np.ndarray | int, pool_size: int) -> np.ndarray:
     """Return the probability that the own caption wins against one pool drawn without replacement.
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from roclip_audit.core.neighbours import nearest
 from roclip_audit.sanitize.align import Neighbourhood
+from roclip_audit.sanitize.contest import TIE
 from roclip_audit.sanitize.grouping import first_of_each
 
 _BLOCK = 1_024
@@ -89,7 +90,8 @@ def disagreement(
 
     Returns:
         of_caption: float64 [N, 1 + R] in [0, 1], observed first: the share of reference captions that agree better with
-            the captions of the image's nearest images than the reading's caption does.
+            the captions of the image's nearest images than the reading's caption does. The image that the caption comes
+            from does not count, nor do its near-duplicates: a caption does not vouch for itself.
         of_image: float64 [N, 1 + R] in [0, 1]: the share of reference images that agree better with the images of the
             caption's nearest captions than the image does. Images of either near-duplicate group do not count.
 
@@ -102,8 +104,10 @@ def disagreement(
     )
     for rows in torch.arange(len(readings)).split(_BLOCK):
         for reading, partner in enumerate(readings[rows].T):
+            index = image_index_NK[rows]
+            own = near.group_N[index.clamp_min(0)] == near.group_N[partner, None]
             of_caption[rows, reading] = _share_better(
-                near.text_ND, near.caption_N, partner, image_index_NK[rows], reference
+                near.text_ND, near.caption_N, partner, index.masked_fill(own, -1), reference
             )
             index = caption_index_NK[partner]
             group = near.group_N[index.clamp_min(0)]
@@ -122,6 +126,7 @@ def _share_better(
     centre_BD = (vector_ND[neighbour_BK.clamp_min(0)] * known_BK[:, :, None]).sum(1)
     own_B = (vector_ND[judged_B] * centre_BD).sum(1)
     other_BM = number_N[reference][None] != number_N[judged_B, None]
-    better_B = ((centre_BD @ vector_ND[reference].T > own_B[:, None]) & other_BM).sum(1)
+    beaten_B = own_B + TIE * neighbour_BK.shape[1]  # the sum of K unit vectors
+    better_B = ((centre_BD @ vector_ND[reference].T > beaten_B[:, None]) & other_BM).sum(1)
     share_B = better_B.double() / other_BM.sum(1).clamp_min(1)
     return torch.where(known_BK.any(1), share_B, 0.5)

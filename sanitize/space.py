@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from roclip_audit.sanitize.contest import ContestConfig, count_nearer
+from roclip_audit.sanitize.contest import ContestConfig, count_nearer, count_nearer_both_ways
 from roclip_audit.sanitize.grouping import first_of_each
 
 
@@ -120,28 +120,40 @@ def _rank_fold(
     # Neither the reading's own partner competes nor, for a control, the true one: the image's caption and group.
     skip_texts = texts.place(torch.stack([reading_BR, rows[:, None].expand_as(reading_BR)], 2))
     skip_images = images.place(torch.stack([rows[:, None].expand_as(reading_BR), reading_BR], 2))
+    place_in_fold = torch.empty(len(space.fold_N), dtype=torch.int64)
+    place_in_fold[rows] = torch.arange(len(rows))
     for view in range(space.image_NVD.shape[1]):
         image_BD = space.image_NVD[rows, view]
         own_BR = torch.stack([(image_BD * space.text_ND[column]).sum(1) for column in reading_BR.T], 1)
-        nearer_BR = count_nearer(image_BD, space.text_ND[texts.rows], own_BR, skip_texts, workers=workers)
-        ranks.caption_q_NVR[rows, view, columns] = _share(nearer_BR, skip_texts, len(texts.rows))
         if observed:
-            ranks.n_nearer_NV[rows, view] = nearer_BR[:, 0]
+            texts_B, images_B = count_nearer_both_ways(
+                image_BD,
+                space.text_ND[rows],
+                own_BR[:, 0],
+                (place_in_fold[images.rows], place_in_fold[texts.rows]),
+                (skip_images[:, 0, 0], skip_texts[:, 0, 0]),
+                workers=workers,
+            )
+            nearer_BR, back_BR = texts_B[:, None], images_B[:, None]
+            ranks.n_nearer_NV[rows, view] = texts_B
             ranks.n_captions_N[rows] = _n_competing(skip_texts, len(texts.rows))[:, 0]
-        candidate_CD = space.image_NVD[images.rows, view]
-        back_BR = torch.cat(
-            [
-                count_nearer(
-                    space.text_ND[column],
-                    candidate_CD,
-                    own_BR[:, reading : reading + 1],
-                    skip_images[:, reading : reading + 1],
-                    workers=workers,
-                )
-                for reading, column in enumerate(reading_BR.T)
-            ],
-            1,
-        )
+        else:
+            candidate_CD = space.image_NVD[images.rows, view]
+            nearer_BR = count_nearer(image_BD, space.text_ND[texts.rows], own_BR, skip_texts, workers=workers)
+            back_BR = torch.cat(
+                [
+                    count_nearer(
+                        space.text_ND[column],
+                        candidate_CD,
+                        own_BR[:, reading : reading + 1],
+                        skip_images[:, reading : reading + 1],
+                        workers=workers,
+                    )
+                    for reading, column in enumerate(reading_BR.T)
+                ],
+                1,
+            )
+        ranks.caption_q_NVR[rows, view, columns] = _share(nearer_BR, skip_texts, len(texts.rows))
         ranks.image_q_NVR[rows, view, columns] = _share(back_BR, skip_images, len(images.rows))
 
 

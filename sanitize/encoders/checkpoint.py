@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,10 +166,19 @@ def load_model(spec: str) -> LoadedModel:
         raise EncoderError(f"encoder {spec}: cannot be loaded ({type(error).__name__}: {error})") from error
 
 
+def _is_no_false_alarm(record: logging.LogRecord) -> bool:
+    """Drop open_clip's warning of random weights where the real ones are loaded right afterwards."""
+    return "initialized randomly" not in record.getMessage()
+
+
 def _create(open_clip: ModuleType, source: Source) -> nn.Module:
     if source.file is None:
         model = open_clip.create_model(source.config, source.tag, require_pretrained=True, weights_only=True)
     else:
-        model = open_clip.create_model(source.config, load_weights=False, pretrained_text=False)
+        logging.getLogger().addFilter(_is_no_false_alarm)
+        try:
+            model = open_clip.create_model(source.config, load_weights=False, pretrained_text=False)
+        finally:
+            logging.getLogger().removeFilter(_is_no_false_alarm)
         open_clip.load_checkpoint(model, str(source.file), strict=True, weights_only=True)
     return cast(nn.Module, model)

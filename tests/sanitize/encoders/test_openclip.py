@@ -153,7 +153,9 @@ def test_the_fingerprint_follows_what_the_weights_do_not_say(tmp_path: Path) -> 
     assert build_encoder(f"local-dir:{folder}").fingerprint != before
 
 
-def test_a_checkpoint_file_beside_its_configuration(tmp_path: Path, clip: Path) -> None:
+def test_a_checkpoint_file_beside_its_configuration(
+    tmp_path: Path, clip: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = save_tiny_clip(tmp_path / "clip", seed=5)
     state = tiny_model(seed=0).state_dict()
     for name in ("epoch_1.pt", "other.safetensors"):
@@ -165,6 +167,7 @@ def test_a_checkpoint_file_beside_its_configuration(tmp_path: Path, clip: Path) 
             save_file({key: value.contiguous() for key, value in state.items()}, folder / name)
         found = build_encoder(str(folder / name), EXACT).embed_texts(CAPTIONS)
         assert np.array_equal(found, build_encoder(f"local-dir:{clip}", EXACT).embed_texts(CAPTIONS))
+    assert "randomly" not in caplog.text
 
 
 def test_an_architecture_with_a_checkpoint_file(tmp_path: Path) -> None:
