@@ -59,7 +59,8 @@ def npy_writer(path: Path, row_shape: tuple[int, ...]) -> Iterator[NpyWriter]:
 def map_npy(path: Path) -> np.ndarray:
     """Map a .npy file into memory, to be read only.
 
-    Unlike ``np.load(path, mmap_mode="r")`` it keeps no file open: a crawl has more shards than a process may open files.
+    Unlike ``np.load(path, mmap_mode="r")`` it keeps no file open: a crawl has more shards than a process may
+    open files.
 
     Raises:
         StoreError: the file is not what ``npy_writer`` wrote.

@@ -176,7 +176,9 @@ def deal(near: Neighbourhood, config: AlignConfig, seed: int) -> Folds:
             "scan more shards at once, or use --encoder with an open_clip model"
         )
     if n < MIN_PAIRS_PER_FOLD * config.n_folds:
-        raise ConfigError(f"{n} scored pairs are too few for {config.n_folds} folds; use --folds {n // MIN_PAIRS_PER_FOLD}")
+        raise ConfigError(
+            f"{n} scored pairs are too few for {config.n_folds} folds; use --folds {n // MIN_PAIRS_PER_FOLD}"
+        )
     n_clusters = max(config.n_folds, n // config.cluster_size)
     cluster_N = cluster_captions(near.text_ND, n_clusters, derive_seed(seed, "clusters"))
     return Folds(

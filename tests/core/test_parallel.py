@@ -58,9 +58,12 @@ def test_an_error_comes_at_the_place_of_its_item(workers: int) -> None:
         return x
 
     got = []
+
+    def collect() -> None:
+        got.extend(map_ordered(work, range(50), workers=workers))
+
     with pytest.raises(ValueError, match="item 4"):
-        for x in map_ordered(work, range(50), workers=workers):
-            got.append(x)
+        collect()
     assert got == [0, 1, 2, 3]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def as_dataset(image_NVF: np.ndarray, text_NG: np.ndarray, captions: list[str], 
     """Spread pairs over shards of about equal size."""
     n = len(captions)
     cuts = [n * part // n_shards for part in range(n_shards + 1)]
-    spans = list(zip(cuts, cuts[1:], strict=False))
+    spans = list(itertools.pairwise(cuts))
     return Dataset(
         shards=tuple(Shard(path=f"/nowhere/{x}.tar", name=f"{x}.tar", size=1, mtime_ns=1) for x in range(n_shards)),
         shard_N=np.repeat(np.arange(n_shards), [stop - start for start, stop in spans]),

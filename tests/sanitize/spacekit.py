@@ -26,7 +26,14 @@ def unit(*shape: int, rng: torch.Generator) -> Tensor:
 
 
 def draw_space(
-    n: int, *, n_views: int = 2, dim: int = 5, n_folds: int = 1, repeats: float = 0.3, n_controls: int = 2, seed: int = 0
+    n: int,
+    *,
+    n_views: int = 2,
+    dim: int = 5,
+    n_folds: int = 1,
+    repeats: float = 0.3,
+    n_controls: int = 2,
+    seed: int = 0,
 ) -> Drawn:
     """Draw a space; a share ``repeats`` of the pairs has another pair's caption, and as many another's group."""
     rng = torch.Generator().manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Cross-fitted alignment on pairs of known kind: who is judged by whom, what is learned, and what degenerate data does."""
+"""Cross-fitted alignment on pairs of known kind: who is judged by whom, what is learned, degenerate data."""
 
 from __future__ import annotations
 

@@ -133,7 +133,7 @@ def test_uids_are_unique_and_depend_on_what_came_before_only(
     found = load_uids(tmp_path_factory.mktemp("all"), *named)
     flat = [uid for uids in found for uid in uids]
     assert len(set(flat)) == len(flat)
-    assert load_uids(tmp_path_factory.mktemp("fewer"), *named[:-1], []) [:-1] == found[:-1]
+    assert load_uids(tmp_path_factory.mktemp("fewer"), *named[:-1], [])[:-1] == found[:-1]
 
 
 def test_many_shards_need_few_open_files(tmp_path: Path) -> None:

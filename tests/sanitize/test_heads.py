@@ -68,7 +68,9 @@ def test_nothing_but_one_caption_teaches_nothing() -> None:
 
 def test_the_temperature_has_a_limit() -> None:
     image, text, caption = unit(9, 4, 0), unit(9, 4, 1), torch.arange(9)
-    assert info_nce(image, text, caption, torch.tensor(50.0)) == info_nce(image, text, caption, torch.tensor(MAX_LOGIT_SCALE))
+    assert info_nce(image, text, caption, torch.tensor(50.0)) == info_nce(
+        image, text, caption, torch.tensor(MAX_LOGIT_SCALE)
+    )
 
 
 def toy(n: int, *, views: int = 2, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -90,7 +90,9 @@ def test_vicinity_equals_brute_force(n: int, repeats: float, seed: int) -> None:
     near = draw_near(n, n_looked_up=4, repeats=repeats, seed=seed)
     value = torch.rand(n, generator=torch.Generator().manual_seed(seed)).double()
     total, weight = caption_vicinity(value, near)
-    pairs_of = [torch.nonzero(near.caption_N == number)[:, 0].tolist() for number in range(int(near.caption_N.max()) + 1)]
+    pairs_of = [
+        torch.nonzero(near.caption_N == number)[:, 0].tolist() for number in range(int(near.caption_N.max()) + 1)
+    ]
     for row in range(n):
         number = int(near.caption_N[row])
         around = [value[pairs_of[x]].mean().item() for x in near.caption_index_CK[number].tolist() if x >= 0]
@@ -101,7 +103,9 @@ def test_vicinity_equals_brute_force(n: int, repeats: float, seed: int) -> None:
         assert float(weight[row]) == len(around) + counts
 
 
-def share_better(vectors: list[list[float]], number: Tensor, judged: int, voters: list[int], reference: list[int]) -> float:
+def share_better(
+    vectors: list[list[float]], number: Tensor, judged: int, voters: list[int], reference: list[int]
+) -> float:
     if not voters:
         return 0.5
     centre = [sum(vectors[x][d] for x in voters) for d in range(len(vectors[0]))]
@@ -128,7 +132,9 @@ def test_disagreement_equals_brute_force(n: int, repeats: float, n_controls: int
             voters = [x for x in image_index[row].tolist() if x >= 0 and group[x] != group[partner]]
             expected = share_better(text, near.caption_N, partner, voters, reference.tolist())
             assert float(of_caption[row, reading]) == pytest.approx(expected)
-            voters = [x for x in caption_index[partner].tolist() if x >= 0 and group[x] not in (group[row], group[partner])]
+            voters = [
+                x for x in caption_index[partner].tolist() if x >= 0 and group[x] not in (group[row], group[partner])
+            ]
             expected = share_better(image, group, row, voters, reference.tolist())
             assert float(of_image[row, reading]) == pytest.approx(expected)
 
@@ -178,7 +184,9 @@ def test_neighbours_that_fit_agree_and_strangers_do_not() -> None:
 def test_captions_that_the_encoder_cannot_tell_apart_do_not_beat_each_other() -> None:
     near = draw_near(300, repeats=0.0)
     same = near.text_ND[:1].repeat(300, 1)
-    near = Neighbourhood(**{name: getattr(near, name) for name in Neighbourhood.__dataclass_fields__} | {"text_ND": same})
+    near = Neighbourhood(
+        **{name: getattr(near, name) for name in Neighbourhood.__dataclass_fields__} | {"text_ND": same}
+    )
     _, image_index = distinct_images(near, 5, workers=1)
     nobody = torch.full((300, 2), -1)
     of_caption, of_image = disagreement(near, image_index, nobody, torch.arange(300), torch.arange(300)[:, None])

@@ -20,14 +20,19 @@ numbers = st.integers(0, 4)
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 3), numbers, numbers, numbers), max_size=25), st.integers(1, 4), st.integers(0, 99)
-)  # fmt: skip
+    st.lists(st.tuples(st.integers(0, 3), numbers, numbers, numbers), max_size=25),
+    st.integers(1, 4),
+    st.integers(0, 99),
+)
 @settings(max_examples=60)
 def test_every_partner_is_the_best_the_stratum_allows(
     pairs: list[tuple[int, int, int, int]], n_controls: int, seed: int
 ) -> None:
-    stratum, *columns = (torch.tensor(column, dtype=torch.int64) for column in zip(*pairs, strict=True))\
-        if pairs else [torch.empty(0, dtype=torch.int64)] * 4
+    stratum, *columns = (
+        (torch.tensor(column, dtype=torch.int64) for column in zip(*pairs, strict=True))
+        if pairs
+        else [torch.empty(0, dtype=torch.int64)] * 4
+    )
     avoid = tuple(columns)
     control = repair(stratum, avoid, n_controls, np.random.default_rng(seed))
     assert control.shape == (len(pairs), n_controls)

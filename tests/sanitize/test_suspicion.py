@@ -27,8 +27,8 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 
 def draw(n: int, share: float, *, sharpness: float = 12.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Draw (statistic [N], controls [N, 8], mismatched [N]): unrelated pairs are bell-shaped about 0.5, as a mean of rank
-    shares is; sound ones lie near 0 with a tail."""
+    """Draw (statistic [N], controls [N, 8], mismatched [N]): unrelated pairs are bell-shaped about 0.5, as a mean of
+    rank shares is; sound ones lie near 0 with a tail."""
     gen = rng(seed)
     mismatched = np.zeros(n, dtype=bool)
     mismatched[gen.permutation(n)[: round(share * n)]] = True
@@ -53,7 +53,7 @@ def test_p_values_of_unrelated_pairs_are_uniform() -> None:
 def test_p_values_are_uniform_with_ties_too(levels: int, seed: int) -> None:
     gen = rng(seed)
     p = np.sort(conformal_p(gen.integers(0, levels, 1_000) * 1.0, gen.integers(0, levels, 5_000) * 1.0, gen))
-    assert 0 < p[0]
+    assert p[0] > 0
     assert p[-1] < 1
     assert np.abs(p - (np.arange(1_000) + 0.5) / 1_000).max() < 2.2 / np.sqrt(1_000)
 
