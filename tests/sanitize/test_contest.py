@@ -16,6 +16,7 @@ from roclip_audit.core.errors import ConfigError
 from roclip_audit.sanitize.contest import (
     ContestConfig,
     count_nearer,
+    count_nearer_both_ways,
     never_wins_probability,
     sampled_wins,
     win_probability,
@@ -158,6 +159,33 @@ def test_large_counts_cross_blocks_and_workers_change_nothing() -> None:
     assert (one - exact.sum(1)).abs().max() <= 2  # the two themselves, and rounding
     for workers in (2, 3):
         assert torch.equal(count_nearer(query, candidate, own, skip, workers=workers), one)
+
+
+@pytest.mark.parametrize(("n", "n_images", "n_texts"), [(0, 0, 0), (1, 1, 1), (60, 60, 1), (60, 7, 40), (700, 300, 650)])
+def test_both_ways_at_once_equal_one_way_after_the_other(n: int, n_images: int, n_texts: int) -> None:
+    rng = torch.Generator().manual_seed(n)
+    image, text = unit(n, 7, 0), unit(n, 7, 1)
+    own = (image * text).sum(1)
+    images, texts = (torch.randperm(n, generator=rng)[:most].sort().values for most in (n_images, n_texts))
+    skip_image = torch.randint(-1, max(1, n_images), (n,), generator=rng)
+    skip_text = torch.randint(-1, max(1, n_texts), (n,), generator=rng)
+    forward = count_nearer(image, text[texts], own[:, None], skip_text[:, None, None])[:, 0]
+    back = count_nearer(text, image[images], own[:, None], skip_image[:, None, None])[:, 0]
+    for workers in (1, 3):
+        got = count_nearer_both_ways(image, text, own, (images, texts), (skip_image, skip_text), workers=workers)
+        assert torch.equal(got[0], forward)
+        assert torch.equal(got[1], back)
+
+
+def test_both_ways_cross_the_blocks_of_candidates() -> None:
+    n = 8_700
+    image, text = unit(n, 4, 0), unit(n, 4, 1)
+    own, everybody = (image * text).sum(1), torch.arange(n)
+    forward, back = count_nearer_both_ways(image, text, own, (everybody, everybody), (everybody, everybody))
+    some = torch.arange(0, n, 97)
+    skip = some[:, None, None]
+    assert torch.equal(forward[some], count_nearer(image[some], text, own[some, None], skip)[:, 0])
+    assert torch.equal(back[some], count_nearer(text[some], image, own[some, None], skip)[:, 0])
 
 
 @pytest.mark.parametrize("setting", ["pool_size", "rounds", "max_candidates", "max_control_candidates"])
