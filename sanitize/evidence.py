@@ -140,8 +140,6 @@ def _hold_contests(
 ) -> np.ndarray:
     wins_N = torch.zeros(len(caption_N), dtype=torch.int64)
     for rows, candidates in _in_folds(space.fold_N, caption_N):
-        if len(candidates) < 2:
-            continue
         place = torch.full((int(caption_N.max()) + 1,), -1, dtype=torch.int64)
         place[caption_N[candidates]] = torch.arange(len(candidates))
         image_BD = space.image_NVD[rows, worst_N[rows]]

@@ -1,0 +1,162 @@
+"""From arrays to the files of a run: what is found in planted data, what the files hold, and tiny or odd data."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from roclip_audit.core.progress import SilentReporter
+from roclip_audit.core.run import RunFolder
+from roclip_audit.core.schema import EVIDENCE, NEIGHBOURS, RIVALS
+from roclip_audit.sanitize.dataset import Dataset
+from roclip_audit.sanitize.judge import align_run, judge_run
+from roclip_audit.sanitize.suspicion import Calibrated
+from tests.sanitize.datakit import N_VIEWS, Made, as_dataset, judging, make_pairs, run_folder
+
+VIEWS = tuple(f"view{number}" for number in range(N_VIEWS))
+SHARES = (
+    "suspicion", "fdr", "p_value", "statistic", "q", "q_caption", "win_probability", "win_probability_64",
+    "win_probability_1024", "never_wins_probability", "caption_disagreement", "image_disagreement", "anomaly",
+)  # fmt: skip
+
+
+def judge(
+    dataset: Dataset, folder: Path, *, joint: bool = False, workers: int = 1, sampled: bool = False
+) -> tuple[Calibrated, RunFolder]:
+    run, settings = run_folder(folder), judging(workers=workers, sampled=sampled)
+    aligned = align_run(dataset, run, settings, SilentReporter(), joint=joint)
+    return judge_run(dataset, run, aligned, VIEWS, settings, SilentReporter()), run
+
+
+def files(run: RunFolder, stage: str) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (run.root / stage).glob("*.parquet")}
+
+
+def auroc(score: np.ndarray, positive: np.ndarray) -> float:
+    order = np.argsort(np.argsort(score))
+    n, rest = positive.sum(), (~positive).sum()
+    return float((order[positive].sum() - n * (n - 1) / 2) / (n * rest))
+
+
+@pytest.fixture(scope="module")
+def planted() -> Made:
+    return make_pairs(600, mismatched=0.12, seed=1)
+
+
+@pytest.fixture(scope="module")
+def judged(planted: Made, tmp_path_factory: pytest.TempPathFactory) -> tuple[Calibrated, RunFolder]:
+    return judge(planted.dataset, tmp_path_factory.mktemp("judged"))
+
+
+def test_mismatched_pairs_are_found(planted: Made, judged: tuple[Calibrated, RunFolder]) -> None:
+    calibrated, _ = judged
+    bad = planted.mismatched_N
+    assert auroc(calibrated.suspicion_N, bad) > 0.9
+    listed = calibrated.fdr_N <= 0.5
+    assert listed.sum() > 20
+    assert bad[listed].mean() > 0.35
+    assert 0.05 < calibrated.contamination.estimate < 0.24
+
+
+def test_a_joint_encoder_needs_no_training(tmp_path: Path) -> None:
+    made = make_pairs(1_500, mismatched=0.1, joint=True, noise=0.2)
+    calibrated, run = judge(made.dataset, tmp_path, joint=True)
+    assert calibrated.contamination.estimate == pytest.approx(0.1, rel=0.25)
+    listed = calibrated.fdr_N <= 0.1
+    assert listed.sum() > 60
+    assert made.mismatched_N[listed].mean() > 0.8
+    assert not list((run.root / "align").glob("*.safetensors"))
+
+
+def test_the_files_hold_every_pair_once_and_nothing_beyond_its_range(
+    planted: Made, judged: tuple[Calibrated, RunFolder]
+) -> None:
+    calibrated, run = judged
+    dataset = planted.dataset
+    seen: list[str] = []
+    for number, shard in enumerate(dataset.shards):
+        table = pq.read_table(run.file("evidence", f"{shard.id}.parquet"))
+        assert table.column_names == [column.name for column in EVIDENCE]
+        here = dataset.rows_of(number)
+        assert table["uid"].to_pylist() == dataset.uids[here]
+        np.testing.assert_allclose(table["suspicion"].to_numpy(), calibrated.suspicion_N[here])
+        for name in SHARES:
+            values = table[name].to_numpy()
+            assert ((values >= 0) & (values <= 1)).all(), name
+        for column in table.columns:
+            if column.null_count or str(column.type).startswith("list"):
+                continue
+            assert all(math.isfinite(value) for value in column.to_pylist() if isinstance(value, float))
+        assert set(table["worst_view"].to_pylist()) <= set(VIEWS)
+        assert all(len(shares) == N_VIEWS for shares in table["q_by_view"].to_pylist())
+        seen += table["uid"].to_pylist()
+    assert seen == dataset.uids
+
+
+def test_rivals_and_neighbours_name_other_pairs(planted: Made, judged: tuple[Calibrated, RunFolder]) -> None:
+    _, run = judged
+    uids = set(planted.dataset.uids)
+    for shard in planted.dataset.shards:
+        rivals = pq.read_table(run.file("rivals", f"{shard.id}.parquet"))
+        assert rivals.column_names == [column.name for column in RIVALS]
+        neighbours = pq.read_table(run.file("neighbours", f"{shard.id}.parquet"))
+        assert neighbours.column_names == [column.name for column in NEIGHBOURS]
+        for row in rivals.to_pylist():
+            assert row["rival_uid"] in uids - {row["uid"]}
+            assert -1.001 <= row["cosine"] <= 1.001
+        for row in neighbours.to_pylist():
+            assert row["neighbour_uid"] in uids - {row["uid"]}
+        assert {row["rank"] for row in rivals.to_pylist()} == {1, 2, 3, 4, 5}
+        for stage in ("image", "caption"):
+            ranked = [row for row in neighbours.to_pylist() if row["kind"] == stage]
+            assert {row["rank"] for row in ranked} == set(range(1, 9))
+
+
+def test_the_number_of_workers_changes_no_byte(tmp_path: Path) -> None:
+    made = make_pairs(150, mismatched=0.1)
+    results = [judge(made.dataset, tmp_path / str(workers), workers=workers) for workers in (1, 2)]
+    assert results[0][0].contamination == results[1][0].contamination
+    for stage in ("evidence", "rivals", "neighbours", "align"):
+        assert files(results[0][1], stage) == files(results[1][1], stage)
+    arrays = [{path.name: path.read_bytes() for path in (run.root / "align").iterdir()} for _, run in results]
+    assert arrays[0] == arrays[1]
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7])
+@pytest.mark.parametrize("sampled", [False, True])
+def test_a_handful_of_pairs_and_a_joint_encoder(n: int, sampled: bool, tmp_path: Path) -> None:
+    made = make_pairs(n, joint=True)
+    calibrated, run = judge(made.dataset, tmp_path, joint=True, sampled=sampled)
+    assert calibrated.suspicion_N.shape == (n,)
+    assert np.isfinite(calibrated.suspicion_N).all()
+    rows = sum(len(pq.read_table(run.file("evidence", f"{shard.id}.parquet"))) for shard in made.dataset.shards)
+    assert rows == n
+
+
+@pytest.mark.parametrize("alike", ["images", "captions", "both"])
+@pytest.mark.parametrize("joint", [False, True])
+def test_data_in_which_everything_is_alike(alike: str, joint: bool, tmp_path: Path) -> None:
+    made = make_pairs(40, joint=joint)
+    image, text, captions = made.dataset.image_NVF[:].numpy(), made.dataset.text_NG[:].numpy(), made.dataset.captions
+    if alike != "captions":
+        image[:] = image[0]
+    if alike != "images":
+        text[:], captions = text[0], ["one"] * 40
+    calibrated, _ = judge(as_dataset(image, text, captions), tmp_path, joint=joint)
+    assert np.isfinite(calibrated.suspicion_N).all()
+    if alike == "both":  # nothing can be known, so nobody is accused
+        assert (calibrated.fdr_N <= 0.1).sum() == 0
+    else:  # captions that say no more of their images than others do: unrelated, all of them
+        assert calibrated.contamination.high > 0.9
+
+
+def test_zero_vectors_do_no_harm(tmp_path: Path) -> None:
+    made = make_pairs(60, joint=True)
+    image, text = made.dataset.image_NVF[:].numpy(), made.dataset.text_NG[:].numpy()
+    image[:5], text[3:8] = 0, 0
+    calibrated, _ = judge(as_dataset(image, text, made.dataset.captions), tmp_path, joint=True)
+    assert np.isfinite(calibrated.suspicion_N).all()
