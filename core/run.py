@@ -110,6 +110,11 @@ class RunFolder:
         """Write the completion marker; call it last."""
         write_json(self._marker(stage, name), {"key": key, "stats": dict(stats)})
 
+    def clear_leftovers(self) -> None:
+        """Remove what a killed process was about to write; call it while holding ``locked``."""
+        for leftover in self.root.rglob(".tmp-*"):
+            leftover.unlink(missing_ok=True)
+
     def _refuse_foreign_folder(self) -> None:
         """Keep a run out of a folder of somebody else's that happens to be called ``audit``."""
         if self.root.exists() and not self.root.is_dir():

@@ -10,6 +10,7 @@ Memory: two batches a worker, one decoded image a worker, and the text features 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
@@ -114,7 +115,8 @@ def encode_shard(
     ordinals, rows = _read_rows(run.file("pairs", f"{shard.id}.parquet"))
     seen: list[_Seen] = []
     with (
-        open_shard(shard) as buffer,
+        # A shard without pairs may be one that cannot be read; the index stage has said so.
+        open_shard(shard) if rows else nullcontext(memoryview(b"")) as buffer,
         npy_writer(run.file("embeddings", f"{shard.id}.image.npy"), (len(encoder.views), encoder.image_dim)) as images,
     ):
         batches = _batches(rows, config.batch_size)

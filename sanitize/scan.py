@@ -145,12 +145,15 @@ def scan(config: ScanConfig, reporter: Reporter) -> ScanReport:
     )
     run = RunFolder(config.out)
     work = _Work(run, reporter)
+    run.clear_leftovers()
     with one_thread_each():
+        encoder = build_encoder(config.encoder)
         indexed = work.index(shards, index_config)
         if not any(one.stats["n_scored"] for one in indexed):
             raise ConfigError(_nothing_to_score(shards, run))
-        encoder = build_encoder(config.encoder)
         encoded = work.encode(shards, indexed, encoder, encode_config, config.workers)
+        if not any(one.stats["n_scored"] for one in encoded):
+            raise ConfigError(f"{len(shards)} shard(s), but no image can be decoded: {_reasons(shards, run, 'encode')}")
         judged = work.judge(shards, encoded, encoder, judging)
     counts = _counts(indexed, encoded)
     settings = {
@@ -306,12 +309,16 @@ def _entry(shard: Shard, stats: dict[str, Any]) -> dict[str, Any]:
 
 def _nothing_to_score(shards: Sequence[Shard], run: RunFolder) -> str:
     """Say what was found where no pair was."""
-    reasons: Counter[str] = Counter()
-    for shard in shards:
-        table = pq.read_table(run.file("problems/index", f"{shard.id}.parquet"), columns=["reason"])
-        reasons.update(table["reason"].to_pylist())
-    found = ", ".join(f"{reason} ({n:,})" for reason, n in reasons.most_common(5)) or "no samples"
     return (
         f"{len(shards)} shard(s), but no pair with an image (jpg, jpeg, png, webp) and a caption (txt, or json with "
-        f"caption or text; --caption-key names another): {found}"
+        f"caption or text; --caption-key names another): {_reasons(shards, run, 'index')}"
     )
+
+
+def _reasons(shards: Sequence[Shard], run: RunFolder, stage: str) -> str:
+    """Count a stage's problems by reason, the most frequent first."""
+    reasons: Counter[str] = Counter()
+    for shard in shards:
+        table = pq.read_table(run.file(f"problems/{stage}", f"{shard.id}.parquet"), columns=["reason"])
+        reasons.update(table["reason"].to_pylist())
+    return ", ".join(f"{reason} ({n:,})" for reason, n in reasons.most_common(5)) or "no samples"
