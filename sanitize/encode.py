@@ -116,7 +116,7 @@ def encode_shard(
     seen: list[_Seen] = []
     with (
         # A shard without pairs may be one that cannot be read; the index stage has said so.
-        open_shard(shard) if rows else nullcontext(memoryview(b"")) as buffer,
+        open_shard(shard) if rows else nullcontext(b"") as buffer,
         npy_writer(run.file("embeddings", f"{shard.id}.image.npy"), (len(encoder.views), encoder.image_dim)) as images,
     ):
         batches = _batches(rows, config.batch_size)
@@ -138,7 +138,7 @@ def encode_shard(
 
 def embed_captions(captions: Sequence[str], encoder: Encoder, *, batch_size: int, workers: int) -> np.ndarray:
     """Embed captions as float16 [n, D_text], each distinct one once, in batches of similar length."""
-    distinct = sorted(set(captions), key=lambda caption: (len(caption), caption))
+    distinct = sorted(set(captions), key=lambda caption: (-len(caption), caption))  # the longest batch first
     batches = list(
         map_ordered(lambda batch: _half(encoder.embed_texts(batch)), _batches(distinct, batch_size), workers=workers)
     )

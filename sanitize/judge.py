@@ -153,7 +153,7 @@ def judge_run(
     with reporter.stage("evidence", total=len(dataset)) as progress:
         table = _Neighbours.find(near, judging.evidence, workers=workers)
         agreement = disagreement(
-            near, table.image_index_NK, table.caption_index_NK, table.reference, aligned.control_NR
+            near, table.image_index_NK, table.caption_index_NK, table.reference, aligned.control_NR, workers=workers
         )
         statistic_NR = statistic(aligned.ranks, agreement, judging.evidence).numpy()
         calibrated = calibrate(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from roclip_audit.core.neighbours import nearest
+from roclip_audit.core.parallel import map_ordered
 from roclip_audit.sanitize.align import Neighbourhood
 from roclip_audit.sanitize.contest import TIE
 from roclip_audit.sanitize.grouping import first_of_each
@@ -77,7 +78,13 @@ def caption_vicinity(value_N: Tensor, near: Neighbourhood) -> tuple[Tensor, Tens
 
 
 def disagreement(
-    near: Neighbourhood, image_index_NK: Tensor, caption_index_NK: Tensor, reference: Tensor, control_NR: Tensor
+    near: Neighbourhood,
+    image_index_NK: Tensor,
+    caption_index_NK: Tensor,
+    reference: Tensor,
+    control_NR: Tensor,
+    *,
+    workers: int = 1,
 ) -> tuple[Tensor, Tensor]:
     """Ask the neighbours about the observed pairing and about controls.
 
@@ -87,6 +94,7 @@ def disagreement(
         caption_index_NK: int64 [N, K] from ``distinct_captions``.
         reference: int64 [M], rows whose captions and images stand for all.
         control_NR: int64 [N, R], rows whose captions are re-paired with the image.
+        workers: threads; the result is the same for every value.
 
     Returns:
         of_caption: float64 [N, 1 + R] in [0, 1], observed first: the share of reference captions that agree better with
@@ -97,25 +105,26 @@ def disagreement(
 
         Where there is no neighbour both are 0.5.
     """
-    readings = torch.cat([torch.arange(len(control_NR))[:, None], control_NR], 1)
-    of_caption, of_image = (
-        torch.empty(readings.shape, dtype=torch.float64),
-        torch.empty(readings.shape, dtype=torch.float64),
-    )
-    for rows in torch.arange(len(readings)).split(_BLOCK):
-        for reading, partner in enumerate(readings[rows].T):
+    reading_NR = torch.cat([torch.arange(len(control_NR))[:, None], control_NR], 1)
+
+    def ask(rows: Tensor) -> tuple[Tensor, Tensor]:
+        of_caption, of_image = [], []
+        for partner in reading_NR[rows].T:
             index = image_index_NK[rows]
             own = near.group_N[index.clamp_min(0)] == near.group_N[partner, None]
-            of_caption[rows, reading] = _share_better(
-                near.text_ND, near.caption_N, partner, index.masked_fill(own, -1), reference
-            )
+            index = index.masked_fill(own, -1)
+            of_caption.append(_share_better(near.text_ND, near.caption_N, partner, index, reference))
             index = caption_index_NK[partner]
             group = near.group_N[index.clamp_min(0)]
             own = (group == near.group_N[rows, None]) | (group == near.group_N[partner, None])
-            of_image[rows, reading] = _share_better(
-                near.image_ND, near.group_N, rows, index.masked_fill(own, -1), reference
-            )
-    return of_caption, of_image
+            index = index.masked_fill(own, -1)
+            of_image.append(_share_better(near.image_ND, near.group_N, rows, index, reference))
+        return torch.stack(of_caption, 1), torch.stack(of_image, 1)
+
+    blocks = list(map_ordered(ask, torch.arange(len(reading_NR)).split(_BLOCK), workers=workers))
+    if not blocks:
+        return torch.zeros(reading_NR.shape).double(), torch.zeros(reading_NR.shape).double()
+    return torch.cat([block[0] for block in blocks]), torch.cat([block[1] for block in blocks])
 
 
 def _share_better(

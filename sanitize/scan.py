@@ -255,7 +255,8 @@ class _Work:
                 reused = self.reused
                 stats = self._once("encode", shard.id, key, do)
                 if self.reused > reused:
-                    progress.advance(index.stats["n_scored"], n_errors=index.stats["n_scored"] - stats["n_scored"])
+                    n_unread = index.stats["n_scored"] - stats["n_scored"]
+                    progress.advance(index.stats["n_scored"], n_errors=n_unread, reused=True)
                 done.append(_Done(stats, key))
         return done
 

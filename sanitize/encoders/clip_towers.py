@@ -1,8 +1,8 @@
 """CLIP's two transformers with what does not reach the output left out; the numbers stay the same to rounding.
 
-* Captions: with a causal mask and pooling at the end-of-text token, later tokens change nothing, so a batch is cut to
-  its longest caption instead of 77 tokens. open_clip's own ``encode_text`` adds the full positional table and raises on
-  a shorter input.
+* Captions: with a causal mask and pooling at the end-of-text token, later tokens change nothing, so captions are sorted
+  by length and run sixteen at a time, cut to the longest of those instead of 77 tokens. open_clip's own ``encode_text``
+  adds the full positional table and raises on a shorter input.
 * Both: only one token is pooled, so the last block needs its queries, projection and MLP for that token alone.
 * Both: attention as one plain product over contiguous memory. With a mask, ``nn.MultiheadAttention`` transposes its
   input, and then the packed projection copies its weight per caption: 60 % of the time in bfloat16.
@@ -20,6 +20,8 @@ from typing import Any, cast
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+CHUNK = 16  # captions a forward pass; in batches of 64, padding cost 0.4 to 0.9 times what the captions themselves did
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +53,11 @@ class ClipText:
     def __call__(self, tokens_NL: torch.Tensor) -> torch.Tensor:
         """Map padded token ids, int64 [N, context], to features [N, D_out], not normalised."""
         ends_N = tokens_NL.argmax(-1) if self.eos_id is None else (tokens_NL == self.eos_id).int().argmax(-1)
+        order_N = ends_N.argsort(stable=True)
+        parts = [self._embed(tokens_NL[rows], ends_N[rows]) for rows in order_N.split(CHUNK)]
+        return torch.cat(parts)[order_N.argsort()]
+
+    def _embed(self, tokens_NL: torch.Tensor, ends_N: torch.Tensor) -> torch.Tensor:
         tokens_NL = tokens_NL[:, : int(ends_N.max()) + 1]
         places_LD = self.positional_embedding[: tokens_NL.shape[1]]
         x_NLD = self.token_embedding(tokens_NL).to(places_LD.dtype) + places_LD

@@ -161,7 +161,9 @@ def test_large_counts_cross_blocks_and_workers_change_nothing() -> None:
         assert torch.equal(count_nearer(query, candidate, own, skip, workers=workers), one)
 
 
-@pytest.mark.parametrize(("n", "n_images", "n_texts"), [(0, 0, 0), (1, 1, 1), (60, 60, 1), (60, 7, 40), (700, 300, 650)])
+@pytest.mark.parametrize(
+    ("n", "n_images", "n_texts"), [(0, 0, 0), (1, 1, 1), (60, 60, 1), (60, 7, 40), (700, 300, 650)]
+)
 def test_both_ways_at_once_equal_one_way_after_the_other(n: int, n_images: int, n_texts: int) -> None:
     rng = torch.Generator().manual_seed(n)
     image, text = unit(n, 7, 0), unit(n, 7, 1)

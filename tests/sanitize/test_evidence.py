@@ -166,7 +166,9 @@ def test_one_pair_alone_has_finite_evidence() -> None:
     assert find_rivals(empty, np.zeros(0, dtype=np.int64), nobody, workers=1).row_NK.shape == (0, N_RIVALS)
 
 
-@pytest.mark.parametrize("wrong", [{"power": 0.0}, {"n_neighbours": 0}, {"neighbour_weight": 0.0}, {"pass_weights": (1.0, -1.0)}])
+@pytest.mark.parametrize(
+    "wrong", [{"power": 0.0}, {"n_neighbours": 0}, {"neighbour_weight": 0.0}, {"pass_weights": (1.0, -1.0)}]
+)
 def test_refuses_settings_that_cannot_work(wrong: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match="evidence"):
         EvidenceConfig(**wrong)  # type: ignore[arg-type]
