@@ -3,7 +3,6 @@
 ::
 
     audit/
-      config.json                          the resolved settings of the last scan
       manifest.json                        what was scanned with what; written last
       pairs/<shard_id>.parquet             index stage        schema PAIRS
       problems/index/<shard_id>.parquet    index stage        schema PROBLEMS
