@@ -19,9 +19,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from roclip_audit.core.schema import DECISIONS, EVIDENCE, NEIGHBOURS, PAIRS, PROBLEMS, RIVALS, RUNS, SHARDS, Column
+from roclip_audit.core.schema import (
+    CAMPAIGN_PAIRS,
+    CAMPAIGNS,
+    DECISIONS,
+    EVIDENCE,
+    NEIGHBOURS,
+    PAIRS,
+    PROBLEMS,
+    RIVALS,
+    RUNS,
+    SHARDS,
+    Column,
+)
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FLAG_FDR = 0.1
 
 # The host of a url that anybody may have written: what follows '//', up to the path, without user, port and trailing
@@ -87,7 +99,7 @@ _RIVAL = (
 _DECISION = Column("decision", "VARCHAR", "What a person decided: keep, drop, or null")
 _HEADLINE = (
     *_pick(PAIRS, "uid", "shard", "key", "ordinal", "caption", "url"),
-    *_pick(EVIDENCE, "suspicion", "fdr", "p_value", "anomaly", "never_wins"),
+    *_pick(EVIDENCE, "suspicion", "fdr", "risk", "risk_reason", "p_value", "anomaly", "never_wins"),
     *_pick(EVIDENCE, "q", "q_caption", "worst_view", "win_probability"),
     *_RIVAL,
     *_pick(EVIDENCE, "caption_disagreement", "image_disagreement"),
@@ -111,6 +123,12 @@ TABLES: tuple[Relation, ...] = (
         columns=(*PAIRS, DOMAIN, PAIR_NUMBER),
     ),
     Relation(name="problems", comment="Everything that was wrong with a pair or a shard.", columns=PROBLEMS),
+    Relation(
+        name="campaigns",
+        comment="Groups of suspicious pairs that belong together, the most significant first.",
+        columns=CAMPAIGNS,
+    ),
+    Relation(name="campaign_pairs", comment="Which pairs belong to which campaign.", columns=CAMPAIGN_PAIRS),
     Relation(name="decisions", comment="What people decided about pairs; survives every new scan.", columns=DECISIONS),
     Relation(
         name="store.scored",
