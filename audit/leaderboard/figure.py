@@ -19,7 +19,7 @@ from roclip_audit.core.terminal import printable
 SHOWN: Final = ("risk", "suspicion")
 """Of ours, what people sort by; the first is the default order."""
 
-_LEFT, _AXIS, _RIGHT = 150, 520, 190
+_LEFT, _AXIS, _RIGHT = 150, 520, 240
 _ROW, _HEAD, _FOOT, _GAP = 34, 62, 44, 14
 _WIDTH: Final = _LEFT + _AXIS + _RIGHT
 _COLOURS: Final = {"risk": "#0b5fa5", "suspicion": "#d1661b"}

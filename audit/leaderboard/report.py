@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from roclip_audit.audit.escape import markdown_cell
-from roclip_audit.audit.leaderboard.figure import write_figure
+from roclip_audit.audit.leaderboard.figure import SHOWN, write_figure
 from roclip_audit.audit.leaderboard.measure import LISTS
 from roclip_audit.audit.leaderboard.metrics import HIGHER_IS_BETTER, METRICS
 from roclip_audit.audit.leaderboard.rows import ALL, CAMPAIGNS, SCAN, Row, write_rows
@@ -88,6 +88,10 @@ def markdown(rows: Sequence[Row], *, peers: Sequence[str], notes: Sequence[str],
         yield f"## {markdown_cell(setting.data)}, encoder {markdown_cell(setting.encoder)}, rate {setting.rate:g}"
         yield ""
         yield f"{n_pairs:,} pairs; seeds {', '.join(map(str, seeds))}."
+        yield ""
+        yield "### AUROC of what people sort by, and of the best peer of each attack (chosen with hindsight)"
+        yield ""
+        yield from _verdict(setting, here, summaries, peers)
         for metric in METRICS:
             yield ""
             yield from _metric_table(setting, metric, here, summaries, peers)
@@ -130,15 +134,8 @@ def _number(summary: Summary | None, *, bold: bool = False) -> str:
 def _metric_table(
     setting: Setting, metric: str, rows: Sequence[Row], summaries: Summaries, peers: Sequence[str]
 ) -> Iterator[str]:
-    attacks, best = attacks_of(rows), {}
-    higher = metric in HIGHER_IS_BETTER
-    for attack in attacks:
-        values = [
-            found.value
-            for detector in detectors_of(rows)
-            if (found := summaries.get((setting, detector, attack, metric))) is not None
-        ]
-        best[attack] = (max if higher else min)(values, default=None)
+    attacks = attacks_of(rows)
+    best = {attack: _best(setting, attack, metric, detectors_of(rows), summaries) for attack in attacks}
     yield f"### {TITLES[metric]}"
     yield ""
     body = []
@@ -150,6 +147,29 @@ def _metric_table(
         ]
         body.append([f"{detector} (peer)" if detector in peers else detector, *cells])
     yield from _table(["detector", *attacks], body)
+
+
+def _best(setting: Setting, attack: str, metric: str, detectors: Sequence[str], summaries: Summaries) -> float | None:
+    """Return the best value of a column; None if no detector is better than another."""
+    found = (summaries.get((setting, detector, attack, metric)) for detector in detectors)
+    values = [one.value for one in found if one is not None]
+    if not values or min(values) == max(values):
+        return None
+    return max(values) if metric in HIGHER_IS_BETTER else min(values)
+
+
+def _verdict(setting: Setting, rows: Sequence[Row], summaries: Summaries, peers: Sequence[str]) -> Iterator[str]:
+    """Yield the short table: what people sort by against the best peer of each attack, chosen with hindsight."""
+    body = []
+    for attack in attacks_of(rows):
+        found = {name: summaries.get((setting, name, attack, "auroc")) for name in (*SHOWN, *peers)}
+        theirs = {name: one for name in peers if (one := found[name]) is not None}
+        best = max(theirs, key=lambda name: theirs[name].value, default=None)
+        lead = found[SHOWN[0]]
+        ahead = "-" if lead is None or best is None else f"{lead.value - theirs[best].value:+.3f}"
+        peer = "-" if best is None else f"{_number(theirs[best])} {best}"
+        body.append([attack, *(_number(found[name]) for name in SHOWN), peer, ahead])
+    yield from _table(["attack", *SHOWN, "best peer", f"{SHOWN[0]} ahead by"], body)
 
 
 def _promises(setting: Setting, summaries: Summaries) -> Iterator[str]:

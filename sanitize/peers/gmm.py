@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import ClassVar
 
 import torch
@@ -36,10 +37,13 @@ class Gmm:
 
     def score(self, pairs: PeerInput) -> Tensor:
         """Return the posterior of the lower component: float64 [N], 0 to 1; 0 if there are fewer than two cosines."""
+        from sklearn.exceptions import ConvergenceWarning
         from sklearn.mixture import GaussianMixture
 
         cosine_N1 = pairs.cosine_N.double().numpy()[:, None]
         if len(torch.unique(pairs.cosine_N)) < 2:
             return torch.zeros(len(pairs), dtype=torch.float64)
-        mixture = GaussianMixture(n_components=2, random_state=0).fit(cosine_N1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # the published code goes on as well
+            mixture = GaussianMixture(n_components=2, random_state=0).fit(cosine_N1)
         return torch.from_numpy(mixture.predict_proba(cosine_N1)[:, int(mixture.means_[:, 0].argmin())].copy())
