@@ -120,11 +120,14 @@ def check(config: BenchConfig) -> None:
     """Refuse what cannot work before any work is done."""
     from roclip_audit.audit.leaderboard.scores import OURS
     from roclip_audit.sanitize.peers import PEERS, build_peer
+    from roclip_audit.train.attacks import build_attack
 
     if unknown := [name for name in config.detectors if name not in (*OURS, *PEERS)]:
         raise ConfigError(f"no detector {', '.join(unknown)}; there are {', '.join((*OURS, *PEERS))}")
     for name in config.peers():
         build_peer(name).check()
+    for plan in config.plan:
+        build_attack(plan)
     if config.out.exists() and not config.out.is_dir():
         raise ConfigError(f"{config.out}: is a file; name a folder with --out")
     if config.out.exists() and any(config.out.iterdir()) and not (config.out / SETTINGS).exists():
@@ -207,10 +210,10 @@ def run_cell(cell: CellPlan, config: BenchConfig, reporter: Reporter) -> None:
     """Plant, scan, run the peers and measure one cell; what a killed run left is used."""
     from roclip_audit.audit.leaderboard.measure import Cell, MeasureConfig, measure_run
     from roclip_audit.audit.leaderboard.rows import write_rows
+    from roclip_audit.cli.scan import scan_and_ingest
     from roclip_audit.core.run import RunFolder, write_json
     from roclip_audit.core.staging import staged_folder
     from roclip_audit.sanitize.peers.score import score_peers
-    from roclip_audit.sanitize.scan import scan
     from roclip_audit.train.poison import poison
 
     reporter.note(f"cell {cell.folder.name}")
@@ -221,11 +224,11 @@ def run_cell(cell: CellPlan, config: BenchConfig, reporter: Reporter) -> None:
                 config.shards, folder / "shards", plan=cell.attacks, seed=cell.seed, truth_path=truth, reporter=reporter
             )
     run, timing = RunFolder(cell.run), cell.folder / "scan.json"
-    with run.locked():
-        report = scan(_scan_config(config, run.root, cell.seed, cell.planted / "shards"), reporter)
-        if not report.reused:
-            write_json(timing, {"seconds": report.seconds})
-        if config.peers():
+    report = scan_and_ingest(_scan_config(config, run.root, cell.seed, cell.planted / "shards"), reporter)
+    if not report.reused:
+        write_json(timing, {"seconds": report.seconds})
+    if config.peers():
+        with run.locked():
             score_peers(run, reporter, names=config.peers(), workers=config.workers)
     seconds: dict[str, Any] = json.loads(timing.read_text(encoding="utf-8")) if timing.exists() else {}
     rows = measure_run(

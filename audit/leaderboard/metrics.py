@@ -142,6 +142,7 @@ def from_counts(n_here: Counts, at_least: Counts, more: Counts, n_clean: int) ->
         Metric -> float64 [B].
     """
     n_planted = int(n_here[0].sum())
+    n_removed = max(1, int(REMOVED * (n_planted + n_clean) + 1e-9))
     found = n_here.cumsum(1)
     share_here = n_here / n_planted
     precision = found / np.maximum(found + at_least, 1)
@@ -150,7 +151,7 @@ def from_counts(n_here: Counts, at_least: Counts, more: Counts, n_clean: int) ->
         "average_precision": (share_here * precision).sum(1),
         "fpr_at_95_tpr": _fpr_at(0.95, found, at_least, n_planted, n_clean),
         "fpr_at_100_tpr": _fpr_at(1.0, found, at_least, n_planted, n_clean),
-        "recall_at_1_removed": _recall_within(max(1, int(REMOVED * (n_planted + n_clean))), n_here, at_least, more),
+        "recall_at_1_removed": _recall_within(n_removed, n_here, at_least, more),
     }
 
 

@@ -1,10 +1,10 @@
 """How Detect-CLIP's detectors see the data: in shuffled batches, each pair against the others of its batch alone.
 
 Source: Huang et al., ICLR 2025, arXiv 2502.01385, and its published code. Kept as published: Euclidean distances inside
-a batch, by matrix product in fp32; a pair's own k-distance is that to its (k + 1)-th neighbour; its neighbours are
-numbered in the distance matrix without the diagonal and then looked up in the one that has it, so that about half of
-them are the row before the one meant; the k-distance and the LID that are looked up there count the row itself as its
-nearest neighbour; NaN and infinity become 1,000.
+a batch, by matrix product in fp32 (a row is not quite at distance 0 from itself); a pair's own k-distance is that to
+its (k + 1)-th neighbour; its neighbours are numbered in the distance matrix without the diagonal and then looked up in
+the one that has it, so that about half of them are the row before the one meant; the k-distance and the LID that are
+looked up there count the row itself as its nearest neighbour; NaN and infinity become 1,000.
 
 Differs from it: the trained space has unit length (the published embeddings are not normalised); the order of the
 pairs is drawn once from the run's seed; the batch is 2,048, which is what the published script compares a pair with
