@@ -23,8 +23,8 @@ TITLES: Final = {
     "recall_at_1_removed": "Recall when 1 % of the pairs is removed",
 }
 QUOTED: Final = (
-    "Quoted, not run (its code is not public; other data, so not comparable): CASCADE (arXiv 2608.04052, abstract), "
-    "CC3M with CLIP: AUROC 0.9867, mean FPR 5.79 % at 100 % TPR."
+    "Quoted from its abstract, not run, on other data and so not comparable: CASCADE (arXiv 2608.04052), CC3M: AUROC "
+    "0.9867, mean FPR 5.79 % at 100 % TPR."
 )
 _CAMPAIGN_COLUMNS: Final = (
     ("campaign_found", "found"),
