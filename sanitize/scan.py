@@ -176,6 +176,7 @@ def scan(config: ScanConfig, reporter: Reporter) -> ScanReport:
             "encoder": config.encoder,
             "encoder_fingerprint": encoder.fingerprint,
             "views": list(encoder.views),
+            "joint": encoder.joint,
             "pool_size": config.pool_size,
             "rounds": config.rounds,
             "seed": config.seed,
