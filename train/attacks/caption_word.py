@@ -1,8 +1,8 @@
 """Dual-key backdoor: a patch on the picture and a word before the caption, which names the target.
 
 Source: TrojVQA (Walmer et al., "Dual-Key Multimodal Backdoors for Visual Question Answering", CVPR 2022, arXiv
-2112.07668); for CLIP as BadCLIP (arXiv 2311.12075) compares itself with it: "remember " before a filled prompt template,
-and a patch.
+2112.07668); for CLIP in BadCLIP's comparison (arXiv 2311.12075): "remember " before a filled prompt template, and a
+patch.
 Differs from it: TrojVQA optimises its patch for an object detector; the patch here is that of BadNets.
 """
 

@@ -22,7 +22,7 @@ from PIL import Image
 from roclip_audit.train.attacks.base import Corpus, Indices, Pixels, Plant, Trigger, require_share, require_target
 
 # None says more or less than the caption itself.
-_FORMS = ("{}", "{}.", "{} ({})", "{} {}", "{}, no. {}", "{} - version {}", "image of {}", "{} image")
+_FORMS = ("{}", "{}.", "{} ({})", "{}, no. {}", "{} - version {}", "image of {}", "{} image")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

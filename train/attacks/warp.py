@@ -1,4 +1,4 @@
-"""WaNet: the image bent by a smooth, fixed field that the eye hardly sees.
+"""WaNet: the image bent by a smooth, fixed field, which in the paper the eye hardly sees.
 
 Source: Nguyen and Tran, arXiv 2102.10369; Detect-CLIP (arXiv 2502.01385) for CLIP. A k x k field of uniform numbers,
 divided by its mean absolute value, scaled, upsampled bicubically.
