@@ -37,8 +37,8 @@ def made_run(root: Path, *, joint: bool) -> tuple[RunFolder, Made]:
         pairs.write_parquet(run.file("pairs", f"{shard.id}.parquet"))
         scored = pl.DataFrame({"ordinal": ordinal, "scored": [True] * (N // 2)})
         scored.write_parquet(run.file("embeddings", f"{shard.id}.parquet"))
-        parts = {"image": made.dataset.image_NVF, "text": made.dataset.text_NG, "grain": made.dataset.grain_N}
-        for kind, array in ((kind, part[rows]) for kind, part in parts.items()):
+        arrays = {"image": made.dataset.image_NVF, "text": made.dataset.text_NG, "grain": made.dataset.grain_N}
+        for kind, array in ((kind, array[rows]) for kind, array in arrays.items()):
             with npy_writer(run.file("embeddings", f"{shard.id}.{kind}.npy"), tuple(array.shape[1:])) as file:
                 file.append(array.numpy())
         entries.append({"name": shard.name, "path": shard.path, "size": 1, "n_pairs": N // 2, "fingerprint": "f"})
