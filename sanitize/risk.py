@@ -10,9 +10,10 @@ of which only the part beyond ``ORDINARY_P`` counts: many sound pairs share a fr
 
     odds of risk = odds(s) x factor(trait) / factor(ORDINARY_P) x factor(duplicates) / factor(ORDINARY_P)
 
-Copies count only where their captions are doubtful as well (mean suspicion of the group at least ``DOUBTFUL``): clip art
-has families of hundreds of stars and cards, each under a caption of its own that fits. So a trait raises a doubtful pairing to the top and leaves a pairing that fits below it. Risk is not calibrated:
-``suspicion`` and ``fdr`` are what a promise can rest on.
+Copies count only where their captions are doubtful as well (mean suspicion of the group at least ``DOUBTFUL``): clip
+art has families of hundreds of stars and cards, each under a caption of its own that fits. So a trait raises a doubtful
+pairing to the top and leaves one that fits below it. Risk is not calibrated: ``suspicion`` and ``fdr`` are what a
+promise can rest on.
 
 Source of the factor: Sellke, Bayarri and Berger 2001, Calibration of p values for testing precise null hypotheses,
 American Statistician 55, equation 3.
