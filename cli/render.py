@@ -7,20 +7,9 @@ from collections.abc import Iterable
 
 import typer
 
-from roclip_audit.core.progress import counted
 from roclip_audit.core.terminal import printable
-
-
-def percent(share: float) -> str:
-    """Return a share with three digits at most: ``0.046 %``, ``6.4 %``, ``41 %``."""
-    value = 100 * share
-    digits = 0 if value >= 9.95 else 1 if value >= 0.995 else 2 if value >= 0.0995 else 3
-    return f"{value:.{digits}f} %"
-
-
-def count(n: int, noun: str) -> str:
-    """Return ``1 pair``, ``6,881 pairs``; ``noun`` is in the singular."""
-    return counted(n, f"{noun}s")
+from roclip_audit.core.words import count as count
+from roclip_audit.core.words import percent as percent
 
 
 def print_facts(facts: Iterable[tuple[str, str]]) -> None:
