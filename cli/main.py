@@ -27,6 +27,7 @@ EXAMPLES = """Start with:
   roclip-audit demo
   roclip-audit scan shards/
   roclip-audit sql "select uid, caption, suspicion, fdr, rival_caption from suspicion order by risk desc limit 20"
+  roclip-audit report
   roclip-audit curate shards/ curated/ --where "fdr <= 0.1"
 
 Exit codes: 0 ok; 1 findings above --fail-on; 2 usage or configuration, or an error in roclip-audit; 3 finished, but
@@ -65,7 +66,6 @@ app = typer.Typer(
     cls=Commands,
     epilog=EXAMPLES,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import os
+import sys
+from collections.abc import Collection, Iterable
 
 import typer
 
@@ -12,12 +14,27 @@ from roclip_audit.core.words import count as count
 from roclip_audit.core.words import percent as percent
 
 
-def print_facts(facts: Iterable[tuple[str, str]]) -> None:
-    """Print lines of name and value, the values under each other; both are made harmless for a terminal."""
+def painted(text: str, **style: bool | str) -> str:
+    """Return text with a style of ``typer.style`` where stdout is a terminal that may have colours, else as it is.
+
+    ``NO_COLOR`` (any value but the empty one) and ``TERM=dumb`` are honoured; nothing but the style depends on them.
+    """
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") in {"dumb", "unknown"}
+    return text if plain or not sys.stdout.isatty() else typer.style(text, **style)  # type: ignore[arg-type]
+
+
+def print_facts(facts: Iterable[tuple[str, str]], *, warnings: Collection[str] = ()) -> None:
+    """Print lines of name and value, the values under each other; both are made harmless for a terminal.
+
+    Args:
+        facts: name and value; a line without a name goes on with the one before.
+        warnings: names whose value a person should not miss.
+    """
     rows = [(printable(name), printable(value)) for name, value in facts]
     width = max((len(name) for name, _ in rows), default=0)
     for name, value in rows:
-        typer.echo(f"{name:<{width}}  {value}".rstrip())
+        shown = painted(value, fg="yellow") if name in warnings else value
+        typer.echo(f"{painted(name, dim=True)}{' ' * (width - len(name))}  {shown}".rstrip())
 
 
 def print_json(value: object) -> None:

@@ -92,8 +92,9 @@ _CARDS = """
         from campaign_pairs m join campaigns c using (campaign)
         where m.suspicious and m.uid in (select uid from chosen) group by m.uid
     )
-    select chosen.*, coalesce(n_neighbours, 0) as n_neighbours, coalesce(campaigns, []) as campaigns
-    from chosen left join near using (pair) left join groups using (uid)
+    select chosen.* replace (d.verdict as decision), coalesce(n_neighbours, 0) as n_neighbours,
+        coalesce(campaigns, []) as campaigns
+    from chosen left join near using (pair) left join groups using (uid) left join decisions d using (uid)
     order by risk desc, suspicion desc, uid
 """
 _SAME = (
@@ -139,7 +140,7 @@ def _campaign(row: dict[str, Any], samples: Sequence[Sample]) -> Campaign:
     return Campaign(
         **{name: row[name] for name in same},
         trigger_png=row["trigger_png"],
-        trigger_box=None if None in box else box,  # type: ignore[arg-type]  # four of them
+        trigger_box=None if None in box else box,
         samples=tuple(samples),
     )
 

@@ -60,7 +60,7 @@ _HERE: Final = Path(__file__).parent
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
-    """What was written: where, how large, and how many of the pictures could not be had."""
+    """What was written: where, how large, and how many different pictures are in it or could not be had."""
 
     path: Path
     n_bytes: int
@@ -123,7 +123,7 @@ def _render(run: RunFolder, connection: duckdb.DuckDBPyConnection, n: int) -> tu
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=roclip_audit.__version__,
     )
-    return page, [*large.values(), *small.values(), *triggers.values()]
+    return page, [*(small | large).values(), *triggers.values()]
 
 
 def _times(run: RunFolder) -> tuple[str, str]:
