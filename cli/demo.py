@@ -82,13 +82,14 @@ def demo(
 
     Everything is written to DIR; a second call does only what is missing there.
     """
+    from roclip_audit.audit.findings import read_findings
     from roclip_audit.audit.report.page import write_report
     from roclip_audit.core.run import RunFolder
 
     reporter, run = make_reporter(quiet=quiet), RunFolder(out / "audit")
     planted = plant(out, reporter)
-    report, findings = scan_and_ingest(scan_config(planted / "shards", run, workers), reporter)
-    print_facts(describe(report, findings, run.root), warnings=WARNINGS)
+    report = scan_and_ingest(scan_config(planted / "shards", run, workers), reporter)
+    print_facts(describe(report, read_findings(run), run.root), warnings=WARNINGS)
     attacks, flagged = measure(run, planted / "truth" / "truth.parquet")
     print_result(attacks, flagged)
     uid = print_most_suspicious(run)

@@ -15,7 +15,6 @@ from roclip_audit.core.errors import EXIT_FINDINGS, EXIT_OK, EXIT_UNREADABLE
 from roclip_audit.core.progress import Reporter, make_reporter
 
 if TYPE_CHECKING:
-    from roclip_audit.audit.findings import Findings
     from roclip_audit.sanitize.scan import ScanConfig, ScanReport
 
 EXAMPLES = """Examples:
@@ -84,7 +83,9 @@ def scan(
     Needs no labels, no GPU and no network. Writes DIR/audit.duckdb, which `roclip-audit sql` queries. Finished work is
     kept: the same command goes on where it stopped, and only what a changed shard or setting concerns is done again.
     """
+    from roclip_audit.audit.findings import read_findings
     from roclip_audit.core.parallel import default_workers
+    from roclip_audit.core.run import RunFolder
     from roclip_audit.sanitize.scan import ScanConfig
 
     config = ScanConfig(
@@ -100,7 +101,8 @@ def scan(
         caption_key=caption_key,
         max_pixels=max_pixels,
     )
-    report, findings = scan_and_ingest(config, make_reporter(quiet=quiet))
+    report = scan_and_ingest(config, make_reporter(quiet=quiet))
+    findings = read_findings(RunFolder(out))
     if as_json:
         print_json(as_json_value(report, findings, out))
     else:
@@ -109,9 +111,8 @@ def scan(
     raise typer.Exit(exit_code(report, fail_on))
 
 
-def scan_and_ingest(config: ScanConfig, reporter: Reporter) -> tuple[ScanReport, Findings]:
+def scan_and_ingest(config: ScanConfig, reporter: Reporter) -> ScanReport:
     """Scan, then build the database of the run, holding the run folder all the while."""
-    from roclip_audit.audit.findings import read_findings
     from roclip_audit.audit.ingest import ingest
     from roclip_audit.core.run import RunFolder
     from roclip_audit.sanitize import scan as sanitize
@@ -120,7 +121,7 @@ def scan_and_ingest(config: ScanConfig, reporter: Reporter) -> tuple[ScanReport,
     with run.locked():
         report = sanitize.scan(config, reporter)
         ingest(run)
-        return report, read_findings(run)
+    return report
 
 
 def exit_code(report: ScanReport, fail_on: float | None) -> int:
