@@ -57,7 +57,7 @@ def benjamini_hochberg(p_values: ArrayLike) -> NDArray[np.float64]:
     """
     p_G = np.asarray(p_values, dtype=np.float64)
     order_G = np.argsort(p_G, kind="stable")
-    scaled_G = p_G[order_G] * p_G.size / np.arange(1, p_G.size + 1)
+    scaled_G = p_G[order_G] * (p_G.size / np.arange(1, p_G.size + 1))
     adjusted_G = np.empty_like(p_G)
     adjusted_G[order_G] = np.minimum(np.minimum.accumulate(scaled_G[::-1])[::-1], 1.0)
     return adjusted_G

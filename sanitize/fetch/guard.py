@@ -41,8 +41,8 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Resolver = Callable[..., Sequence[tuple[Any, ...]]]
 
-# Addresses of machines' own services that no registry calls private: Azure's, and the translated IPv4 of NAT64.
-_OWN_SERVICES = frozenset({ipaddress.ip_address("168.63.129.16")})
+# Addresses of clouds' own services that Python takes for public (Azure, Oracle), and translated IPv4 (NAT64).
+_OWN_SERVICES = tuple(ipaddress.ip_network(one) for one in ("168.63.129.16/32", "192.0.0.0/24"))
 _NAT64 = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("64:ff9b:1::/48"))
 _MAGIC = (
     ("jpeg", re.compile(rb"\xff\xd8\xff")),
@@ -52,6 +52,7 @@ _MAGIC = (
     ("bmp", re.compile(rb"BM")),
 )
 _VALUED_DIRECTIVES = ("unavailable_after", "max-snippet", "max-image-preview", "max-video-preview")
+_HOST = re.compile(r"[A-Za-z0-9._:-]+")
 TYPES = tuple(name for name, _ in _MAGIC)
 
 
@@ -101,7 +102,7 @@ def is_public(address: Address) -> bool:
             return True
         if address.is_site_local:
             return False
-    if address in _OWN_SERVICES:
+    if any(address in network for network in _OWN_SERVICES):
         return False
     return address.is_global and not (address.is_multicast or address.is_reserved or address.is_unspecified)
 
@@ -212,9 +213,13 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     max_repeats = 2
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-        if urllib.parse.urlsplit(newurl).scheme not in ("http", "https"):
-            raise Refused("url_scheme", f"redirect to {newurl[:80]}")
-        return super().redirect_request(req, fp, code, msg, headers, ascii_url(newurl))
+        try:
+            if urllib.parse.urlsplit(newurl).scheme not in ("http", "https"):
+                raise Refused("url_scheme", f"redirect to {newurl[:80]}")
+            return super().redirect_request(req, fp, code, msg, headers, ascii_url(newurl))
+        except Refused:
+            fp.close()
+            raise
 
 
 def _opener(transfer: _Transfer) -> urllib.request.OpenerDirector:
@@ -246,8 +251,8 @@ def ascii_url(url: str) -> str:
             host = host.encode("idna").decode("ascii")
     except (ValueError, UnicodeError) as error:
         raise Refused("url_invalid", str(error)[:80]) from error
-    if not host:
-        raise Refused("url_invalid", "no host")
+    if not _HOST.fullmatch(host):
+        raise Refused("url_invalid", "a host of other characters" if host else "no host")
     if ":" in host:
         host = f"[{host}]"
     path = urllib.parse.quote(parts.path, safe="/%:@!$&'()*+,;=~-._")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -97,7 +98,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif kind == "disguised":
             self.answer(b"<html>this is no picture</html>", Content_Type="image/jpeg")
         elif kind == "broken":
-            self.answer(picture(number)[:200])
+            self.answer(picture(number)[:-20])
         elif kind == "truncated":
             self.answer(picture(number)[:100], length=len(picture(number)))
         elif kind == "announced":
@@ -140,19 +141,21 @@ def _bomb() -> bytes:
     """Return a PNG whose header promises 60,000 x 60,000 pixels."""
     data = bytearray(picture(0))
     data[16:24] = (60_000).to_bytes(4, "big") * 2
-    import zlib
-
     data[29:33] = zlib.crc32(bytes(data[12:29])).to_bytes(4, "big")
     return bytes(data)
+
+
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128  # many clients at a time; the default of 5 makes them wait
+    daemon_threads = True
+    block_on_close = False
 
 
 @contextmanager
 def serve() -> Iterator[Web]:
     """Run the server on a free port of all loopback addresses until the block ends."""
     handler = type("Handler", (_Handler,), {})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        server.daemon_threads = True
-        server.block_on_close = False
+    with _Server(("127.0.0.1", 0), handler) as server:
         web = Web(port=server.server_address[1])
         handler.web = web  # type: ignore[attr-defined]
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
