@@ -10,7 +10,8 @@ from roclip_audit.audit.why import Measured, why
 
 QUIET = Measured(
     risk_reason="pairing", q=0.1, q_caption=0.2, worst_view="whole", whole_q=0.1, caption_disagreement=0.3,
-    image_disagreement=None, trait_p=0.6, texture=0.0, patch=0.0, anomaly=0.4, n_duplicates=1, n_duplicate_captions=1, n_caption_repeats=1, n_neighbours=8,
+    image_disagreement=None, trait_p=0.6, texture=0.0, patch=0.0, anomaly=0.4, n_duplicates=1, n_duplicate_captions=1,
+    n_caption_repeats=1, n_neighbours=8,
 )  # fmt: skip
 
 
