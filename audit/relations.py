@@ -19,7 +19,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from roclip_audit.core.schema import DECISIONS, EVIDENCE, NEIGHBOURS, PAIRS, PROBLEMS, RIVALS, RUNS, SHARDS, Column
+from roclip_audit.core.schema import (
+    DECISION_HISTORY,
+    DECISIONS,
+    EVIDENCE,
+    NEIGHBOURS,
+    PAIRS,
+    PROBLEMS,
+    RIVALS,
+    RUNS,
+    SHARDS,
+    Column,
+)
 
 SCHEMA_VERSION = 1
 FLAG_FDR = 0.1
@@ -111,7 +122,11 @@ TABLES: tuple[Relation, ...] = (
         columns=(*PAIRS, DOMAIN, PAIR_NUMBER),
     ),
     Relation(name="problems", comment="Everything that was wrong with a pair or a shard.", columns=PROBLEMS),
-    Relation(name="decisions", comment="What people decided about pairs; survives every new scan.", columns=DECISIONS),
+    Relation(
+        name="decision_history",
+        comment="Every line of the log of decisions, decisions.jsonl in the run folder, oldest first.",
+        columns=DECISION_HISTORY,
+    ),
     Relation(
         name="store.scored",
         comment="One wide row per scored pair, behind the views suspicion and evidence; query those.",
@@ -137,6 +152,11 @@ TABLES: tuple[Relation, ...] = (
             NEIGHBOURS[4],
         ),
     ),
+    Relation(
+        name="store.decision_log",
+        comment="How much of the log of decisions is in this database; one row.",
+        columns=(Column("bytes", "UBIGINT", "Bytes of decisions.jsonl that decision_history holds"),),
+    ),
 )
 
 _SELECT_SUSPICION = _select_scored(SUSPICION)
@@ -146,6 +166,14 @@ _FLAGGED_SHARE = Column("flagged_share", "DOUBLE", "n_flagged / n_scored")
 _EXPECTED = Column("expected_mismatched", "DOUBLE", "Expected number of mismatched pairs: the sum of suspicion")
 _MEAN = Column("mean_suspicion", "DOUBLE", "Mean suspicion of the scored pairs, 0 to 1")
 _N_SCORED = Column("n_scored", "UBIGINT", "Pairs with evidence")
+
+DECISIONS_VIEW = Relation(
+    name="decisions",
+    comment="What people decided about pairs, the last verdict on each; survives every new scan.",
+    columns=DECISIONS,
+    select="""select uid, verdict, note, decided_at, reviewer from decision_history
+        qualify row_number() over (partition by uid order by line desc) = 1 and verdict <> 'clear'""",
+)
 
 VIEWS: tuple[Relation, ...] = (
     Relation(
@@ -254,7 +282,7 @@ VIEWS: tuple[Relation, ...] = (
     ),
 )
 
-RELATIONS: tuple[Relation, ...] = TABLES + VIEWS
+RELATIONS: tuple[Relation, ...] = TABLES + (DECISIONS_VIEW, *VIEWS)
 
 
 def _quoted(text: str) -> str:
