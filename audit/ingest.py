@@ -26,7 +26,7 @@ from roclip_audit.audit.relations import (
     Relation,
     create_statements,
 )
-from roclip_audit.audit.stage_files import ABOUT_PAIRS, read_about, read_pairs, read_problems
+from roclip_audit.audit.stage_files import ABOUT_PAIRS, read_about, read_campaigns, read_pairs, read_problems
 from roclip_audit.audit.store import connected, store_error
 from roclip_audit.core.errors import StoreError
 from roclip_audit.core.run import RunFolder, write_atomic
@@ -185,6 +185,13 @@ def _add_problems(connection: duckdb.DuckDBPyConnection, run: RunFolder, manifes
             _run(connection, "insert into problems by name select * from incoming", pa.concat_tables(tables))
 
 
+def _add_campaigns(connection: duckdb.DuckDBPyConnection, run: RunFolder) -> None:
+    for name in ("campaigns", "campaign_pairs"):
+        table = read_campaigns(run, name)
+        if table is not None:
+            _run(connection, f"insert into {name} by name select * from incoming", table)  # noqa: S608  # our own name
+
+
 def _add_shards(connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> None:
     rows = pa.table(
         {
@@ -245,6 +252,7 @@ def _fill(path: Path, run: RunFolder, manifest: Manifest, decisions: pa.Table | 
         numbers = _add_pairs(connection, run, manifest)
         _add_scores(connection, run, manifest, numbers)
         _add_problems(connection, run, manifest)
+        _add_campaigns(connection, run)
         _add_run(connection, manifest)
         _create(connection, VIEWS)
         report = IngestReport(

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from roclip_audit.core.schema import (
+    CAMPAIGN_PAIRS,
+    CAMPAIGNS,
     DECISION_HISTORY,
     DECISIONS,
     EVIDENCE,
@@ -32,7 +34,7 @@ from roclip_audit.core.schema import (
     Column,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FLAG_FDR = 0.1
 
 # The host of a url that anybody may have written: what follows '//', up to the path, without user, port and trailing
@@ -98,7 +100,7 @@ _RIVAL = (
 _DECISION = Column("decision", "VARCHAR", "What a person decided: keep, drop, or null")
 _HEADLINE = (
     *_pick(PAIRS, "uid", "shard", "key", "ordinal", "caption", "url"),
-    *_pick(EVIDENCE, "suspicion", "fdr", "p_value", "anomaly", "never_wins"),
+    *_pick(EVIDENCE, "suspicion", "fdr", "risk", "risk_reason", "p_value", "anomaly", "never_wins"),
     *_pick(EVIDENCE, "q", "q_caption", "worst_view", "win_probability"),
     *_RIVAL,
     *_pick(EVIDENCE, "caption_disagreement", "image_disagreement"),
@@ -123,11 +125,17 @@ TABLES: tuple[Relation, ...] = (
     ),
     Relation(name="problems", comment="Everything that was wrong with a pair or a shard.", columns=PROBLEMS),
     Relation(
+        name="campaigns",
+        comment="Groups of suspicious pairs that belong together, the most significant first.",
+        columns=CAMPAIGNS,
+    ),
+    Relation(name="campaign_pairs", comment="Which pairs belong to which campaign.", columns=CAMPAIGN_PAIRS),
+    Relation(
         name="decision_history",
         comment="Every line of the log of decisions, decisions.jsonl in the run folder, oldest first.",
         columns=DECISION_HISTORY,
     ),
-    Relation(
+   Relation(
         name="store.scored",
         comment="One wide row per scored pair, behind the views suspicion and evidence; query those.",
         columns=(*SUSPICION, PAIR_NUMBER),

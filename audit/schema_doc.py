@@ -27,7 +27,7 @@ class Example:
 EXAMPLES: tuple[Example, ...] = (
     Example(
         "The most suspicious pairs, and the captions that beat theirs",
-        "select uid, caption, suspicion, fdr, rival_caption from suspicion order by suspicion desc limit 20",
+        "select uid, caption, suspicion, fdr, rival_caption from suspicion order by risk desc limit 20",
     ),
     Example(
         "How much of the data is mismatched",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,12 +12,16 @@ import pyarrow.parquet as pq
 from roclip_audit.audit.manifest import ShardEntry
 from roclip_audit.core.errors import StoreError
 from roclip_audit.core.run import RunFolder
-from roclip_audit.core.schema import EVIDENCE, NEIGHBOURS, PAIRS, PROBLEMS, RIVALS, Column
+from roclip_audit.core.schema import CAMPAIGN_PAIRS, CAMPAIGNS, EVIDENCE, NEIGHBOURS, PAIRS, PROBLEMS, RIVALS, Column
 from roclip_audit.core.tables import arrow_schema
 
 _ENCODED = tuple(column for column in PAIRS if column.name in {"ordinal", "width", "height", "dhash", "scored"})
 _INDEXED = tuple(column for column in PAIRS if column.name not in {"width", "height", "dhash", "scored", "uid"})
 _UIDS = tuple(column for column in PAIRS if column.name in {"ordinal", "uid"})
+_CAMPAIGN_FILES = {
+    "campaigns": ("campaigns/campaigns.parquet", CAMPAIGNS),
+    "campaign_pairs": ("campaigns/pairs.parquet", CAMPAIGN_PAIRS),
+}
 ABOUT_PAIRS = {"evidence": EVIDENCE, "rivals": RIVALS, "neighbours": NEIGHBOURS}
 _RERUN = "run the same scan again, it redoes what is missing"
 
@@ -27,7 +32,10 @@ def read_stage(run: RunFolder, stage: str, shard: ShardEntry, columns: Sequence[
     Raises:
         StoreError: the file is missing, damaged or has other columns; names it.
     """
-    path = run.root / stage / f"{shard.id}.parquet"
+    return _read(run.root / stage / f"{shard.id}.parquet", columns)
+
+
+def _read(path: Path, columns: Sequence[Column]) -> pa.Table:
     schema = arrow_schema(columns)
     try:
         with pq.ParquetFile(path) as file:
@@ -99,3 +107,18 @@ def read_problems(run: RunFolder, shard: ShardEntry) -> Iterator[pa.Table]:
     for stage in ("problems/index", "problems/encode"):
         if (run.root / stage / f"{shard.id}.parquet").exists():
             yield read_stage(run, stage, shard, PROBLEMS)
+
+
+def read_campaigns(run: RunFolder, table: str) -> pa.Table | None:
+    """Read what the campaign step found; nothing if the scan has no such step.
+
+    Args:
+        run: the run folder.
+        table: campaigns or campaign_pairs.
+
+    Raises:
+        StoreError: the file is damaged or has other columns.
+    """
+    name, columns = _CAMPAIGN_FILES[table]
+    path = run.root / name
+    return _read(path, columns) if path.exists() else None

@@ -36,10 +36,10 @@ from roclip_audit.audit.store import open_readonly
 from roclip_audit.core.run import RunFolder, write_json
 from roclip_audit.core.schema import EVIDENCE
 
-HEADLINE = "select uid, caption, suspicion, fdr, rival_caption from suspicion order by suspicion desc limit 20"
+HEADLINE = "select uid, caption, suspicion, fdr, rival_caption from suspicion order by risk desc limit 20"
 QUERIES = {
     "headline": HEADLINE,
-    "headline, all columns": "select * from suspicion order by suspicion desc limit 20",
+    "headline, all columns": "select * from suspicion order by risk desc limit 20",
     "flagged by suspicion": "select uid, caption from flagged order by suspicion desc limit 20",
     "count flagged": "select count(*) from flagged",
     "one pair": "select * from suspicion where uid = '{uid}'",

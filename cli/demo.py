@@ -29,7 +29,7 @@ DEMO = Path(__file__).resolve().parent.parent / "demo"
 SEED = 0
 
 TOP_SQL = """select round(suspicion, 3) as suspicion, round(fdr, 3) as fdr, caption, rival_caption
-from suspicion order by suspicion desc, statistic desc, uid limit 10"""
+from suspicion order by risk desc, suspicion desc, uid limit 10"""
 
 # AUROC is the chance that a planted pair is more suspicious than one that was left alone, ties counted half.
 ATTACKS_SQL = """
@@ -47,7 +47,7 @@ LIST_SQL = """
     from suspicion join read_parquet('{truth}') as truth using (uid) where fdr <= 0.1"""
 
 NEXT = """Next:
-  roclip-audit sql --audit {audit} "select uid, caption, suspicion, fdr from suspicion order by suspicion desc limit 20"
+  roclip-audit sql --audit {audit} "select uid, caption, suspicion, fdr from suspicion order by risk desc limit 20"
   roclip-audit show --audit {audit} {uid} --image pair.png
   roclip-audit curate --audit {audit} {shards} {curated} --where "fdr <= 0.1"
   roclip-audit scan YOUR_SHARDS/"""
@@ -168,7 +168,7 @@ def print_most_suspicious(run: RunFolder) -> str:
     typer.echo(f"\n{TOP_SQL}\n")
     with run_query(run, TOP_SQL) as result:
         write_table(result, sys.stdout)
-    with run_query(run, "select uid from suspicion order by suspicion desc, statistic desc, uid limit 1") as result:
+    with run_query(run, "select uid from suspicion order by risk desc, suspicion desc, uid limit 1") as result:
         uid, *_ = next(result.rows(), ("",))
     typer.echo()
     return str(uid)

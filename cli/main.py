@@ -26,7 +26,7 @@ EXAMPLES = """Start with:
 \b
   roclip-audit demo
   roclip-audit scan shards/
-  roclip-audit sql "select uid, caption, suspicion, fdr, rival_caption from suspicion order by suspicion desc limit 20"
+  roclip-audit sql "select uid, caption, suspicion, fdr, rival_caption from suspicion order by risk desc limit 20"
   roclip-audit curate shards/ curated/ --where "fdr <= 0.1"
 
 Exit codes: 0 ok; 1 findings above --fail-on; 2 usage or configuration, or an error in roclip-audit; 3 finished, but

@@ -14,7 +14,7 @@ from roclip_audit.core.errors import ConfigError
 EXAMPLES = """Examples:
 
 \b
-  roclip-audit sql "select uid, caption, suspicion, fdr, rival_caption from suspicion order by suspicion desc limit 20"
+  roclip-audit sql "select uid, caption, suspicion, fdr, rival_caption from suspicion order by risk desc limit 20"
   roclip-audit sql "from by_domain limit 10"
   roclip-audit sql "show tables"
   roclip-audit sql "from flagged" --format csv --out flagged.csv

@@ -63,6 +63,12 @@ EVIDENCE: tuple[Column, ...] = (
     Column("suspicion", "DOUBLE", "P(caption and image are unrelated), 0 to 1, calibrated by re-pairing"),
     Column("fdr", "DOUBLE", "Expected share of sound pairs among this one and all at least as suspicious, 0 to 1"),
     Column(
+        "risk",
+        "DOUBLE",
+        "How much the pair deserves a look, for any reason, 0 to 1; the order of every list. Not a probability",
+    ),
+    Column("risk_reason", "VARCHAR", "What risk rests on most: pairing, trait, duplicates or density"),
+    Column(
         "p_value",
         "DOUBLE",
         "P(an unrelated caption scores no higher), 0 to 1: uniform if unrelated, near 0 if caption and image fit",
@@ -147,6 +153,32 @@ NEIGHBOURS: tuple[Column, ...] = (
     Column("rank", "UTINYINT", "1 for the nearest"),
     Column("neighbour_uid", "VARCHAR", "The neighbouring pair"),
     Column("similarity", "DOUBLE", "Centred cosine of the two images, or cosine of the two captions"),
+)
+
+# What the data set as a whole has: groups of suspicious pairs.
+
+CAMPAIGNS: tuple[Column, ...] = (
+    Column("campaign", "UINTEGER", "Number of the campaign, from 1, the most significant first"),
+    Column("kind", "VARCHAR", "What its pairs share: duplicate_image, captions, trait, domain or shard"),
+    Column("label", "VARCHAR", "What names it: words, a domain, a shard; text of the scanned data"),
+    Column("n_pairs", "UBIGINT", "Pairs in the group"),
+    Column("n_suspicious", "UBIGINT", "Suspicious pairs among them"),
+    Column("share", "DOUBLE", "n_suspicious / n_pairs"),
+    Column("base_rate", "DOUBLE", "The same share among the pairs outside of the group"),
+    Column("p_value", "DOUBLE", "P(so many suspicious pairs or more in a group of this size by chance)"),
+    Column("p_corrected", "DOUBLE", "The same, corrected for the number of groups that were tested"),
+    Column("sentence", "VARCHAR", "What was found, in words"),
+    Column("trigger_png", "VARCHAR", "What its images share, a PNG in the run folder; null if nothing was recovered"),
+    Column("trigger_x", "DOUBLE", "Left edge of the recovered trigger, as a share of the image's width"),
+    Column("trigger_y", "DOUBLE", "Upper edge of the recovered trigger, as a share of the image's height"),
+    Column("trigger_width", "DOUBLE", "Width of the recovered trigger, as a share of the image's width"),
+    Column("trigger_height", "DOUBLE", "Height of the recovered trigger, as a share of the image's height"),
+)
+
+CAMPAIGN_PAIRS: tuple[Column, ...] = (
+    Column("campaign", "UINTEGER", "Number of the campaign"),
+    Column("uid", "VARCHAR", "A pair of the group; a pair may be in several campaigns"),
+    Column("suspicious", "BOOLEAN", "True if it is one of the suspicious ones"),
 )
 
 # What only the database has: one row about the run, its shards, and what people decided.

@@ -50,6 +50,7 @@ from roclip_audit.sanitize.neighbour_evidence import (
     distinct_images,
 )
 from roclip_audit.sanitize.repair import repair
+from roclip_audit.sanitize.risk import combine
 from roclip_audit.sanitize.space import Ranks, Space, contest
 from roclip_audit.sanitize.suspicion import Calibrated, SuspicionConfig, calibrate
 
@@ -163,6 +164,7 @@ def judge_run(
             generator(seed, "suspicion"),
             vicinity=partial(_vicinity, near),
         )
+        risk = combine({"pairing": torch.from_numpy(statistic_NR[:, 0].copy())})
         space, ranks = aligned.spaces[-1], aligned.ranks[-1]
         outcome = read_contest(space, ranks, near.caption_N, judging.contest, generator(seed, "contest"))
         rivals = find_rivals(space, outcome.worst_view, near.caption_N, workers=workers)
@@ -171,6 +173,8 @@ def judge_run(
             "uid": dataset.uids,
             "suspicion": calibrated.suspicion_N.tolist(),
             "fdr": calibrated.fdr_N.tolist(),
+            "risk": risk.risk_N.tolist(),
+            "risk_reason": risk.reasons,
             "p_value": calibrated.p_value_N.tolist(),
             "statistic": statistic_NR[:, 0].tolist(),
             "q": outcome.q.tolist(),

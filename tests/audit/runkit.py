@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from roclip_audit.core.run import RunFolder, write_json
 from roclip_audit.core.samples import Sample, walk_samples
-from roclip_audit.core.schema import EVIDENCE, NEIGHBOURS, PAIRS, PROBLEMS, RIVALS, Column
+from roclip_audit.core.schema import CAMPAIGN_PAIRS, CAMPAIGNS, EVIDENCE, NEIGHBOURS, PAIRS, PROBLEMS, RIVALS, Column
 from roclip_audit.core.shards import expand_shards, open_shard
 from roclip_audit.core.tables import arrow_schema
 from roclip_audit.core.tar import Buffer
@@ -128,7 +128,7 @@ def _evidence(uid: str, pair: FakePair, rng: np.random.Generator) -> dict[str, A
     worst = int(np.argmax(q))
     row: dict[str, Any] = {column.name: float(rng.random()) for column in EVIDENCE if column.type == "DOUBLE"}
     row |= {column.name: int(rng.integers(1, 5)) for column in EVIDENCE if column.type in {"UINTEGER", "UTINYINT"}}
-    row |= {"uid": uid, "q": q[worst], "q_by_view": q, "worst_view": VIEWS[worst]}
+    row |= {"uid": uid, "q": q[worst], "q_by_view": q, "worst_view": VIEWS[worst], "risk_reason": "pairing"}
     row |= {"never_wins": bool(row["never_wins_probability"] >= 0.5)}
     if pair.suspicion is not None:
         row["suspicion"] = pair.suspicion
@@ -201,6 +201,7 @@ def make_run(
     shards: Mapping[str, Sequence[FakePair]] | None = None,
     *,
     shard_folder: Path | None = None,
+    campaigns: Mapping[str, Sequence[tuple[str, int]]] | None = None,
     seed: int = 0,
 ) -> RunFolder:
     """Write the run folder of a finished scan, without its database.
@@ -209,6 +210,7 @@ def make_run(
         root: the run folder.
         shards: name -> pairs; random ones if not given.
         shard_folder: where the manifest says that the shards lie.
+        campaigns: label -> its pairs (shard, ordinal), all of them suspicious; without, there was no such step.
         seed: of everything made up.
     """
     run = RunFolder(root)
@@ -234,8 +236,23 @@ def make_run(
             {"name": shard, "id": shard_id(shard), "path": path, "size": 10_000, "fingerprint": f"f-{shard}",
              "n_pairs": len(pairs)}
         )  # fmt: skip
+    if campaigns is not None:
+        _write_campaigns(run, campaigns)
     write_json(run.manifest, manifest_of(entries, n_scored=len(uids)))
     return run
+
+
+def _write_campaigns(run: RunFolder, campaigns: Mapping[str, Sequence[tuple[str, int]]]) -> None:
+    found, members = [], []
+    for number, (label, pairs) in enumerate(campaigns.items(), 1):
+        found.append(
+            {"campaign": number, "kind": "captions", "label": label, "n_pairs": len(pairs), "n_suspicious": len(pairs),
+             "share": 1.0, "base_rate": 0.05, "p_value": 1e-9, "p_corrected": 1e-8, "sentence": f"Pairs of {label}"}
+        )  # fmt: skip
+        members += [{"campaign": number, "uid": uid_of(*pair), "suspicious": True} for pair in pairs]
+    for name, columns, rows in (("campaigns", CAMPAIGNS, found), ("pairs", CAMPAIGN_PAIRS, members)):
+        table = pa.Table.from_pylist(rows, schema=arrow_schema(columns))
+        pq.write_table(table, run.file("campaigns", f"{name}.parquet"))
 
 
 def manifest_of(entries: Sequence[Mapping[str, Any]], *, n_scored: int) -> dict[str, Any]:

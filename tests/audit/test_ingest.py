@@ -266,7 +266,7 @@ def test_the_manifest_becomes_the_row_about_the_run(run: RunFolder) -> None:
     )
     ingest(run)
     found = rows(run, "select schema_version, encoder, views, pool_size, rounds, seed, parameters from runs")
-    assert found[0][:6] == (1, "embedded", ["whole", "inner", "blur", "silhouette"], 256, 32, 7)
+    assert found[0][:6] == (2, "embedded", ["whole", "inner", "blur", "silhouette"], 256, 32, 7)
     assert found[0][6] == '{"a": [2], "b": 1}'
     assert rows(run, "select estimate, low, high from contamination") == [(0.25, 0.125, 0.5)]
 
@@ -298,3 +298,20 @@ def test_any_text_survives(tmp_path_factory: pytest.TempPathFactory, shards: dic
 def test_the_database_is_a_plain_duckdb_file(run: RunFolder) -> None:
     with duckdb.connect(os.fspath(run.database), read_only=True) as connection:
         assert connection.execute("select count(*) from suspicion").fetchall()[0][0] > 0
+
+
+def test_campaigns_come_with_their_pairs(tmp_path: Path) -> None:
+    shards = {"00000.tar": [fake("a cat"), fake("a dog"), fake("a boat")]}
+    run = make_run(tmp_path / "audit", shards, campaigns={"a boat": [("00000.tar", 2), ("00000.tar", 0)]})
+    ingest(run)
+    assert rows(run, "select campaign, kind, label, n_pairs from campaigns") == [(1, "captions", "a boat", 2)]
+    assert rows(run, "select caption from campaign_pairs join suspicion using (uid) order by all") == [
+        ("a boat",),
+        ("a cat",),
+    ]
+
+
+def test_a_run_without_a_campaign_step_has_none(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "audit", {"00000.tar": [fake("a cat"), fake("a dog")]})
+    ingest(run)
+    assert rows(run, "select (select count(*) from campaigns) + (select count(*) from campaign_pairs)") == [(0,)]
