@@ -220,43 +220,37 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def latest(history: Sequence[Decision]) -> dict[str, Decision]:
-    """Return uid -> the decision that counts, ``clear`` included."""
-    return {decision.uid: decision for decision in history}
-
-
-def last_action(history: Sequence[Decision], reviewer: str) -> str | None:
-    """Return the last action of a reviewer that still stands somewhere and undoes nothing itself, None without one."""
-    standing = {decision.action for decision in latest(history).values()}
-    for decision in reversed(history):
-        if decision.reviewer == reviewer and decision.undoes is None and decision.action in standing:
-            return decision.action
-    return None
-
-
-def taking_back(history: Sequence[Decision], action: str, *, reviewer: str) -> tuple[list[Decision], int]:
-    """Return the lines that restore what was before an action, and how many of its pairs are left alone.
-
-    A pair that somebody decided about since keeps the later verdict.
-    """
-    before: dict[str, Decision | None] = {}
-    so_far: dict[str, Decision] = {}
+def _standing(history: Sequence[Decision]) -> dict[str, list[Decision]]:
+    """Return uid -> the decisions about it that were not taken back, the one that counts last."""
+    stacks: dict[str, list[Decision]] = {}
     for decision in history:
-        if decision.action == action and decision.uid not in before:
-            before[decision.uid] = so_far.get(decision.uid)
-        so_far[decision.uid] = decision
-    at, own = datetime.now(UTC).isoformat(timespec="microseconds"), secrets.token_hex(8)
-    lines = [
-        Decision(
-            uid=uid,
-            verdict="clear" if previous is None else previous.verdict,
-            reviewer=reviewer,
-            note=None if previous is None else previous.note,
-            at=at,
-            action=own,
-            undoes=action,
-        )
-        for uid, previous in before.items()
-        if so_far[uid].action == action
-    ]
-    return lines, len(before) - len(lines)
+        stack = stacks.setdefault(decision.uid, [])
+        if decision.undoes is None:
+            stack.append(decision)
+        elif stack and stack[-1].action == decision.undoes:
+            stack.pop()
+    return stacks
+
+
+def take_back_last(history: Sequence[Decision], reviewer: str) -> tuple[list[Decision], int] | None:
+    """Return the lines that take back a reviewer's last action that still stands, None if there is none.
+
+    A pair that somebody decided about since keeps the later verdict; the number of these comes with the lines.
+    """
+    stacks = _standing(history)
+    standing = {stack[-1].action for stack in stacks.values() if stack}
+    own = (one for one in reversed(history) if one.reviewer == reviewer and one.undoes is None)
+    last = next((one.action for one in own if one.action in standing), None)
+    if last is None:
+        return None
+    n_pairs = len({one.uid for one in history if one.action == last})
+    at, action = datetime.now(UTC).isoformat(timespec="microseconds"), secrets.token_hex(8)
+    lines = []
+    for uid, stack in stacks.items():
+        if stack and stack[-1].action == last:
+            before = stack[-2] if len(stack) > 1 else None
+            verdict, note = ("clear", None) if before is None else (before.verdict, before.note)
+            lines.append(
+                Decision(uid=uid, verdict=verdict, reviewer=reviewer, note=note, at=at, action=action, undoes=last)
+            )
+    return lines, n_pairs - len(lines)
