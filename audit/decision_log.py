@@ -1,8 +1,8 @@
 """The log of decisions: ``decisions.jsonl`` in the run folder, one JSON object a line, only ever appended to.
 
 It is the source of truth about what people decided; the database holds a copy. A line says who gave which pair which
-verdict, when and why. The last line about a pair counts, and ``clear`` takes back what was decided before. Lines that one
-click wrote share an ``action``; taking an action back appends lines that restore what was before it.
+verdict, when and why. The last line about a pair counts, and ``clear`` takes back what was decided before. Lines that
+one click wrote share an ``action``; taking an action back appends lines that restore what was before it.
 
 Writers take turns (``flock``), write all lines of an action in one piece and wait for the disk. A crash can leave the
 last line torn: the next writer ends it, and readers skip what is no whole decision, so that no other line is lost.

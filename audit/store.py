@@ -120,7 +120,9 @@ def refuse_if_written_to(path: Path) -> None:
 def open_readonly(run: RunFolder, *, allow_external: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
     """Connect to a run's database so that no query can change it, nor anything else.
 
-    Decisions are shown as they stand in the log now. Queries cannot read or write files, install or load extensions, see this process's variables or change settings.
+    Decisions are shown as they stand in the log now.
+
+    Queries cannot read or write files, install or load extensions, see this process's variables or change settings.
 
     Args:
         run: the run folder.

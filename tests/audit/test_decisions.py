@@ -88,7 +88,9 @@ def test_the_file_catches_up(run: RunFolder) -> None:
     fold(run)
     assert in_the_file(run) == [(UID, "drop")]
     with open_readonly(run) as connection:
-        assert connection.execute("select count(*) from duckdb_views() where view_name = 'suspicion'").fetchall() == [(1,)]
+        assert connection.execute("select count(*) from duckdb_views() where view_name = 'suspicion'").fetchall() == [
+            (1,)
+        ]
     decide(run, UID, None)
     assert in_the_file(run) == []
     ingest(run)
@@ -127,7 +129,9 @@ def test_a_torn_line_costs_itself_and_no_other(run: RunFolder, cut: int) -> None
 def test_lines_that_are_no_decisions_are_passed_over(run: RunFolder) -> None:
     decide_all(run, [UID], "drop")
     with log_path(run).open("ab") as log:
-        log.write(b'\xff\xfe\n[]\n{}\n"x"\n{"uid": 1, "verdict": "explode", "reviewer": "", "at": "now", "action": ""}\n\n')
+        log.write(
+            b'\xff\xfe\n[]\n{}\n"x"\n{"uid": 1, "verdict": "explode", "reviewer": "", "at": "now", "action": ""}\n\n'
+        )
     decide_all(run, [OTHER], "keep")
     assert [one.verdict for one in read_log(run)[0]] == ["drop", "keep"]
     assert len(rows(run, "from decisions")) == 2
