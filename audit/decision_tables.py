@@ -1,9 +1,9 @@
 """What the database knows of the log of decisions: its own copy, and on top of it what was decided since.
 
 The file is written by one process while nobody reads it, and a decision must not wait for that. So a reader's
-connection compares the log with the copy that the file holds, and where the log is longer it puts temporary relations of the same
-names before those of the file: ``decision_history``, ``decisions``, and every view that shows a decision. Temporary
-names win over those of the file, so every query sees what was decided a moment ago.
+connection compares the log with the copy that the file holds, and where the log is longer it puts temporary relations
+of the same names before those of the file: ``decision_history``, ``decisions``, and every view that shows a decision.
+Temporary names win over those of the file, so every query sees what was decided a moment ago.
 
 Cost: nothing while the copy is complete. Else the join makes the order-by-limit query over 1,000,000 pairs slower
 (benchmarks/bench_review.py), until ``fold`` or the next ingest.

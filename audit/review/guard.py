@@ -2,8 +2,8 @@
 
 A request needs the cookie that only the printed URL gives (its token is compared in constant time and leaves the
 address bar at once). ``Host`` must be a name that cannot be somebody else's domain, or a page elsewhere could be
-rebound to this address. What changes something must come from a page of ours (``Origin``). Answers carry a policy under which no script
-but ours runs, wherever a caption may have got to.
+rebound to this address. What changes something must come from a page of ours (``Origin``). Answers carry a policy under
+which no script but ours runs, wherever a caption may have got to.
 """
 
 from __future__ import annotations
