@@ -14,6 +14,7 @@ from roclip_audit.core.words import most, percent
 
 FROM: Final = 0.5
 RIGHT_AS_A_WHOLE: Final = 0.02
+TRAIT_P: Final = 0.05
 MOST_SENTENCES: Final = 3
 REASONS: Final = {
     "pairing": "caption and picture",
@@ -41,6 +42,9 @@ class Measured:
     whole_q: float
     caption_disagreement: float | None
     image_disagreement: float | None
+    trait_p: float
+    texture: float
+    patch: float
     anomaly: float
     n_duplicates: int
     n_duplicate_captions: int
@@ -71,6 +75,10 @@ def _sentences(pair: Measured) -> Iterator[_Sentence]:
     yield from _copies(pair)
     for label in pair.campaigns[:1]:
         yield _Sentence(1.0, "trait", f"it belongs to the campaign “{label}”")
+    if pair.trait_p <= TRAIT_P:
+        what = "a patch" if pair.patch > pair.texture else "texture"
+        text = f"its picture shares {what} with those of similar captions, as {percent(pair.trait_p)} do by chance"
+        yield _Sentence(1 - pair.trait_p, "trait", text)
     if pair.risk_reason == "density":
         text = f"its picture or its surroundings are more unusual than those of {most(pair.anomaly)} of all pairs"
         yield _Sentence(pair.anomaly, "density", text)

@@ -7,6 +7,7 @@ from typing import Final
 
 from markupsafe import Markup
 
+from roclip_audit.audit.provenance import FLAG_FDR
 from roclip_audit.audit.report.axes import (
     BOTTOM,
     HEIGHT,
@@ -29,6 +30,7 @@ from roclip_audit.core.words import count, level, percent
 LOG_FROM: Final = 20
 """Counts are drawn on a log scale where the highest bar is so many times the lowest."""
 _LINE_PX: Final = 17
+_LABEL_PX: Final = (38, 16)
 
 
 def estimate_chart(share: tuple[float, float, float]) -> Markup:
@@ -109,21 +111,28 @@ def promise_chart(scores: Scores) -> Markup:
         ),
         Markup('<polyline class="curve" points="{}"/>').format(points),
     ]
-    for cut in scores.cuts:
-        if cut.n_pairs:
-            at_x, at_y = x(cut.n_pairs), y(cut.expected_sound)
-            tip = f"remove {cut.n_pairs:,}, about {cut.expected_sound:,.0f} of them sound"
-            parts.append(
-                Markup('<circle class="dot" cx="{}" cy="{}" r="4"><title>{}</title></circle>').format(at_x, at_y, tip)
-            )
-            side, dx = ("end", -8) if at_x > LEFT + 60 else ("start", 8)
-            parts.append(
-                Markup('<text class="mark {}" x="{}" y="{}">{}</text>').format(
-                    side, at_x + dx, max(at_y - 5, TOP + 4), level(cut.fdr)
-                )
-            )
+    dots = [(cut, x(cut.n_pairs), y(cut.expected_sound)) for cut in scores.cuts if cut.n_pairs]
+    for cut, at_x, at_y in dots:
+        tip = f"FDR {level(cut.fdr)}: remove {cut.n_pairs:,}, about {cut.expected_sound:,.0f} of them sound"
+        parts.append(
+            Markup('<circle class="dot" cx="{}" cy="{}" r="4"><title>{}</title></circle>').format(at_x, at_y, tip)
+        )
+    parts += _dot_labels(dots)
     label = f"Expected sound pairs among the removed ones, up to {tick_text(n_last)} pairs; numbers in the table"
     return svg(Markup("").join(parts), label=label)
+
+
+def _dot_labels(dots: Sequence[tuple[Cut, float, float]]) -> list[Markup]:
+    """Label the dots with their FDR, the flag's first; one that would cover another is left out, the table has it."""
+    parts: list[Markup] = []
+    taken: list[tuple[float, float]] = []
+    for cut, at_x, at_y in sorted(dots, key=lambda dot: (dot[0].fdr != FLAG_FDR, -dot[0].fdr)):
+        if all(abs(at_x - x) > _LABEL_PX[0] or abs(at_y - y) > _LABEL_PX[1] for x, y in taken):
+            taken.append((at_x, at_y))
+            side, dx = ("end", -8) if at_x > WIDTH - RIGHT - 20 else ("mid", 0)
+            place = (side, at_x + dx, at_y - 9 if side == "mid" else at_y + 4, level(cut.fdr))
+            parts.append(Markup('<text class="mark {}" x="{}" y="{}">{}</text>').format(*place))
+    return parts
 
 
 def meter(value: float, most: float) -> Markup:

@@ -98,8 +98,8 @@ _CARDS = """
     order by risk desc, suspicion desc, uid
 """
 _SAME = (
-    "risk_reason", "q", "q_caption", "worst_view", "caption_disagreement", "image_disagreement", "anomaly",
-    "n_duplicates", "n_duplicate_captions", "n_caption_repeats", "n_neighbours",
+    "risk_reason", "q", "q_caption", "worst_view", "caption_disagreement", "image_disagreement", "trait_p", "texture",
+    "patch", "anomaly", "n_duplicates", "n_duplicate_captions", "n_caption_repeats", "n_neighbours",
 )  # fmt: skip
 
 

@@ -21,8 +21,8 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 import roclip_audit
+from roclip_audit.audit.provenance import FLAG_FDR
 from roclip_audit.audit.query import clear_errors
-from roclip_audit.audit.relations import FLAG_FDR
 from roclip_audit.audit.report import charts, facts, gallery
 from roclip_audit.audit.report.text import short, shown
 from roclip_audit.audit.store import open_readonly

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -47,6 +48,13 @@ def test_the_curve_ends_at_the_longest_list() -> None:
     places = [tuple(map(float, point.split(","))) for point in curve.attrib["points"].split()]
     assert places == sorted(places, key=lambda place: (place[0], -place[1]))
     assert "remove 51, about 5 of them sound" in promise_chart(SCORES)
+
+
+def test_labels_never_cover_each_other_and_the_flag_has_one() -> None:
+    near = replace(CUTS[0], n_pairs=50, expected_sound=5.0)
+    drawing = promise_chart(replace(SCORES, cuts=(near, *CUTS[1:])))
+    assert re.findall(r'class="mark [a-z]+"[^>]*>([^<]+)<', drawing) == ["10 %"]
+    assert drawing.count("<circle") == 2
 
 
 @pytest.mark.parametrize(
