@@ -34,8 +34,10 @@ def test_one_version() -> None:
 
 
 def test_every_requirement_is_pinned() -> None:
+    """Those of `fetch` aside: img2dataset asks for versions that do not fit ours, see docs/fetch.md."""
     project = PYPROJECT["project"]
-    wanted = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]
+    extras = {name: extra for name, extra in project["optional-dependencies"].items() if name != "fetch"}
+    wanted = [*project["dependencies"], *(one for extra in extras.values() for one in extra)]
     assert {normalised(one) for one in wanted} <= set(pins())
 
 
