@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from roclip_audit.audit.decision_log import read_log
 from roclip_audit.audit.decision_tables import insert_history
+from roclip_audit.audit.domains import add_domains
 from roclip_audit.audit.manifest import Manifest, ShardEntry, read_manifest
 from roclip_audit.audit.relations import (
     DECISIONS_VIEW,
@@ -29,7 +30,15 @@ from roclip_audit.audit.relations import (
     Relation,
     create_statements,
 )
-from roclip_audit.audit.stage_files import ABOUT_PAIRS, read_about, read_campaigns, read_pairs, read_problems
+from roclip_audit.audit.stage_files import (
+    ABOUT_PAIRS,
+    read_about,
+    read_campaigns,
+    read_fetched,
+    read_pairs,
+    read_problems,
+    read_rejected,
+)
 from roclip_audit.audit.store import refuse_if_written_to, store_error
 from roclip_audit.core.errors import StoreError
 from roclip_audit.core.run import RunFolder, write_atomic
@@ -188,6 +197,23 @@ def _add_problems(connection: duckdb.DuckDBPyConnection, run: RunFolder, manifes
             _run(connection, "insert into problems by name select * from incoming", pa.concat_tables(tables))
 
 
+_INSERT_FETCHED = f"""
+    insert into fetched by name
+    select p.uid, i.* exclude (n) from (select *, {DOMAIN_SQL} as domain, row_number() over () as n from incoming) i
+    left join pairs p on p.shard = i.shard and p.ordinal = i.ordinal order by i.n
+"""  # noqa: S608
+
+
+def _add_fetched(connection: duckdb.DuckDBPyConnection, run: RunFolder, manifest: Manifest) -> None:
+    for batch in _batches(manifest.shards):
+        tables = list(read_fetched(run, batch))
+        if tables:
+            _run(connection, _INSERT_FETCHED, pa.concat_tables(tables))
+    rejected = read_rejected(run)
+    if rejected is not None and rejected.num_rows:
+        _run(connection, _INSERT_FETCHED, rejected)
+
+
 def _add_campaigns(connection: duckdb.DuckDBPyConnection, run: RunFolder) -> None:
     for name in ("campaigns", "campaign_pairs"):
         table = read_campaigns(run, name)
@@ -257,6 +283,8 @@ def _fill(path: Path, run: RunFolder, manifest: Manifest) -> IngestReport:
         numbers = _add_pairs(connection, run, manifest)
         _add_scores(connection, run, manifest, numbers)
         _add_problems(connection, run, manifest)
+        _add_fetched(connection, run, manifest)
+        add_domains(connection)
         _add_campaigns(connection, run)
         _add_run(connection, manifest)
         _create(connection, VIEWS)

@@ -19,6 +19,20 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from roclip_audit.audit.provenance import (
+    ABOUT_DOMAIN,
+    DOMAINS_TABLE,
+    FETCHED_TABLE,
+    FLAG_FDR,
+    INTEGRITY,
+    INTEGRITY_BY_KIND,
+    MANY_URLS,
+    SAME_PICTURE,
+    SELECT_INTEGRITY,
+    SELECT_INTEGRITY_BY_KIND,
+    SELECT_SAME_PICTURE,
+    select_by_domain,
+)
 from roclip_audit.core.schema import (
     CAMPAIGN_PAIRS,
     CAMPAIGNS,
@@ -35,7 +49,6 @@ from roclip_audit.core.schema import (
 )
 
 SCHEMA_VERSION = 2
-FLAG_FDR = 0.1
 
 # The host of a url that anybody may have written: what follows '//', up to the path, without user, port and trailing
 # dots. Tabs and line breaks vanish and a backslash ends the host, as in browsers. Anything else is no domain: null.
@@ -125,6 +138,11 @@ TABLES: tuple[Relation, ...] = (
     ),
     Relation(name="problems", comment="Everything that was wrong with a pair or a shard.", columns=PROBLEMS),
     Relation(
+        name="fetched",
+        comment="Every URL that was tried for these shards, and rows of the list that were not, where that is known.",
+        columns=FETCHED_TABLE,
+    ),
+    Relation(
         name="campaigns",
         comment="Groups of suspicious pairs that belong together, the most significant first.",
         columns=CAMPAIGNS,
@@ -139,6 +157,11 @@ TABLES: tuple[Relation, ...] = (
         name="store.scored",
         comment="One wide row per scored pair, behind the views suspicion and evidence; query those.",
         columns=(*SUSPICION, PAIR_NUMBER),
+    ),
+    Relation(
+        name="store.domains",
+        comment="One row per domain, behind the view by_domain.",
+        columns=DOMAINS_TABLE,
     ),
     Relation(
         name="store.rivals",
@@ -244,7 +267,8 @@ VIEWS: tuple[Relation, ...] = (
     ),
     Relation(
         name="by_domain",
-        comment="One row per domain of the scored pairs' urls, the most expected mismatches first.",
+        comment="One row per domain of the scored pairs' urls and of the URLs that were tried, the most expected "
+        "mismatches first.",
         columns=(
             Column("domain", "VARCHAR", "Host of the url; null for pairs without a usable url"),
             _N_SCORED,
@@ -252,12 +276,28 @@ VIEWS: tuple[Relation, ...] = (
             _FLAGGED_SHARE,
             _EXPECTED,
             _MEAN,
+            *ABOUT_DOMAIN,
         ),
-        select=f"""
-            select domain, count(*)::ubigint as n_scored, (count(*) filter (where {_FLAGGED}))::ubigint as n_flagged,
-                count(*) filter (where {_FLAGGED}) / count(*) as flagged_share, sum(suspicion) as expected_mismatched,
-                avg(suspicion) as mean_suspicion
-            from store.scored group by domain order by expected_mismatched desc, domain""",  # noqa: S608
+        select=select_by_domain(_FLAGGED),
+    ),
+    Relation(
+        name="same_picture",
+        comment="One row per picture that came from several URLs, byte for byte, the most URLs first.",
+        columns=SAME_PICTURE,
+        select=SELECT_SAME_PICTURE,
+    ),
+    Relation(
+        name="integrity",
+        comment="What is wrong with where pictures came from, one row per URL and finding; same_picture from "
+        f"{MANY_URLS} URLs on.",
+        columns=INTEGRITY,
+        select=SELECT_INTEGRITY,
+    ),
+    Relation(
+        name="integrity_by_kind",
+        comment="One row per kind of finding in integrity, the most frequent first.",
+        columns=INTEGRITY_BY_KIND,
+        select=SELECT_INTEGRITY_BY_KIND,
     ),
     Relation(
         name="problems_by_kind",

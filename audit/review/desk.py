@@ -12,7 +12,7 @@ import duckdb
 from roclip_audit.audit.decision_log import new_decisions, open_log
 from roclip_audit.audit.decisions import undo
 from roclip_audit.audit.pictures import locate_pictures, read_pictures
-from roclip_audit.audit.relations import FLAG_FDR
+from roclip_audit.audit.provenance import FLAG_FDR
 from roclip_audit.audit.review.connections import LIMIT_S, Connections
 from roclip_audit.audit.review.listing import Listing, beyond, condition, order_by
 from roclip_audit.audit.review.thumbnails import EDGES, Cache, encoded

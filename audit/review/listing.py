@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from roclip_audit.audit.relations import FLAG_FDR, SUSPICION
+from roclip_audit.audit.provenance import FLAG_FDR
+from roclip_audit.audit.relations import SUSPICION
 from roclip_audit.core.errors import ConfigError
 
 TYPES: Final = {column.name: column.type for column in SUSPICION if not column.type.endswith("[]")}

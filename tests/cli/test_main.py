@@ -18,8 +18,9 @@ from roclip_audit.audit.ingest import ingest
 from roclip_audit.cli.main import app
 from tests.audit.runkit import make_run
 
-COMMANDS = ("scan", "sql", "show", "curate", "poison", "demo", "doctor")
+COMMANDS = ("scan", "sql", "show", "report", "curate", "poison", "bench", "demo", "doctor")
 HEAVY = {"torch", "numpy", "duckdb", "polars", "pyarrow", "faiss", "PIL", "open_clip", "timm", "ray", "rich.console"}
+HEAVY |= {"jinja2"}
 HELP_CPU_S = 0.5
 
 
@@ -162,3 +163,27 @@ def test_the_terminal_width_does_not_break_the_help() -> None:
         out, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     assert "--fail-on" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("roclip-audit s", {"scan", "sql", "show"}),
+        ("roclip-audit report --", {"--audit", "--out", "--thumbnails", "--json", "--help"}),
+        ("roclip-audit scan --contest ", {"closed", "sampled"}),
+    ],
+)
+def test_a_shell_completes_commands_options_and_choices(words: str, expected: set[str]) -> None:
+    """As the script of `--show-completion bash` asks, which the test below looks at."""
+    asked = {"_ROCLIP_AUDIT_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    with start(env=os.environ | asked) as process:
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert expected <= set(out.split())
+
+
+def test_the_completion_script_names_the_program() -> None:
+    result = CliRunner().invoke(app, ["--show-completion", "bash"], prog_name="roclip-audit")
+    assert result.exit_code == 0
+    assert "_ROCLIP_AUDIT_COMPLETE=complete_bash" in result.stdout
+    assert result.stdout.rstrip().endswith("-F _roclip_audit_completion roclip-audit")
