@@ -7,7 +7,7 @@ from typing import Final
 
 from markupsafe import Markup
 
-from roclip_audit.audit.relations import FLAG_FDR
+from roclip_audit.audit.provenance import FLAG_FDR
 from roclip_audit.audit.report.axes import (
     BOTTOM,
     HEIGHT,
