@@ -187,7 +187,7 @@ def describe_drift(report: RecheckReport) -> Iterator[tuple[str, str]]:
         ("gone", report.n_gone),
         ("no answer", report.n_failed),
     ):
-        yield name, f"{n:,} ({percent(n / report.n_checked)})"
+        yield name, f"{n:,} ({percent(n / report.n_checked)})" if n else "0"
     for drift in report.domains:
         yield (
             "domain",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 import sysconfig
 import venv
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from roclip_audit.sanitize.fetch.engine import find_interpreter
 from tests.sanitize.fetch.webkit import Web, serve
 
 ROOT = Path(__file__).parents[3]
@@ -46,6 +48,16 @@ def img2dataset() -> Path:
     on_path = shutil.which("img2dataset")
     found += [Path(on_path)] if on_path else []
     usable = next((path for path in found if path.exists()), None)
+    if usable is not None and not _imports(usable):
+        usable = None
     if usable is None:
-        pytest.skip("img2dataset is not installed; `make test-slow` installs it into .venv-fetch")
+        pytest.skip(
+            "img2dataset is not installed; `make test-slow` installs it into .venv-fetch where Python is 3.11 or 3.12"
+        )
     return usable
+
+
+def _imports(program: Path) -> bool:
+    """Tell whether the program runs: on Python 3.13 it installs and does not."""
+    ask = [find_interpreter(program), "-c", "import img2dataset"]
+    return subprocess.run(ask, capture_output=True, check=False, timeout=120).returncode == 0
