@@ -80,13 +80,17 @@ from suspicion s join rivals r using (uid) join pairs p on p.uid = r.rival_uid
 where s.fdr <= 0.1 and r.margin > 0 order by s.suspicion desc, s.uid, r.rank limit 20""",
     ),
     Example(
+        "What people decided, who and why, with everything that was overruled or taken back",
+        "select uid, verdict, reviewer, note, decided_at from decision_history order by line desc limit 20",
+    ),
+    Example(
         "What could not be scored, and why",
         "select reason, fatal, n_problems, example_shard, example_key, example_detail from problems_by_kind",
     ),
     Example(
         "What a column means, asked of the database itself",
         """select column_name, data_type, comment from duckdb_columns()
-where table_name = 'suspicion' and column_name in ('suspicion', 'fdr', 'q')""",
+where table_name = 'suspicion' and column_name in ('suspicion', 'fdr', 'q') and comment is not null""",
     ),
 )
 

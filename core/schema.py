@@ -222,6 +222,18 @@ DECISIONS: tuple[Column, ...] = (
     Column("verdict", "VARCHAR", "keep or drop; stronger than every rule"),
     Column("note", "VARCHAR", "Why, in the words of whoever decided"),
     Column("decided_at", "TIMESTAMP", "When, UTC"),
+    Column("reviewer", "VARCHAR", "Who decided"),
+)
+
+DECISION_HISTORY: tuple[Column, ...] = (
+    Column("line", "UBIGINT", "Place in the log, from 0; the last line about a pair counts"),
+    Column("uid", "VARCHAR", "Identity of the pair"),
+    Column("verdict", "VARCHAR", "keep, drop, or clear: as if nothing had been decided"),
+    Column("note", "VARCHAR", "Why, in the words of whoever decided"),
+    Column("decided_at", "TIMESTAMP", "When, UTC"),
+    Column("reviewer", "VARCHAR", "Who decided"),
+    Column("action", "VARCHAR", "The same for all that was decided at once"),
+    Column("undoes", "VARCHAR", "The action that this line takes back; null for a decision of its own"),
 )
 
 # quarantine/reasons.parquet of `curate`: what was left out and where it lies now.

@@ -104,6 +104,10 @@ def test_no_scan_or_an_older_one_is_refused(tmp_path: Path) -> None:
     write_json(run.manifest, manifest)
     with pytest.raises(StoreError, match="lacks joint"):
         score_peers(run, SilentReporter())
+    write_json(run.manifest, manifest | {"joint": True})
+    next(run.root.glob("embeddings/*.text.npy")).unlink()
+    with pytest.raises(StoreError, match="embeddings are gone"):
+        score_peers(run, SilentReporter())
     run.manifest.unlink()
     with pytest.raises(StoreError, match="scan first"):
         score_peers(run, SilentReporter())
