@@ -67,7 +67,7 @@ EVIDENCE: tuple[Column, ...] = (
         "DOUBLE",
         "How much the pair deserves a look, for any reason, 0 to 1; the order of every list. Not a probability",
     ),
-    Column("risk_reason", "VARCHAR", "What risk rests on most: pairing, trait, duplicates or density"),
+    Column("risk_reason", "VARCHAR", "What risk rests on most: pairing, trait or duplicates"),
     Column(
         "p_value",
         "DOUBLE",
@@ -122,6 +122,14 @@ EVIDENCE: tuple[Column, ...] = (
         "How little the image agrees with the images of the caption's nearest captions; share of images that "
         "agree better, 0 to 1",
     ),
+    Column(
+        "trait_p",
+        "DOUBLE",
+        "P(an image shares as much fine structure with images of re-paired captions), 0 to 1; small where it shares "
+        "more with the images of its own caption's vicinity than chance explains",
+    ),
+    Column("texture", "DOUBLE", "Shared texture (noise, stripes), in spreads of re-paired controls"),
+    Column("patch", "DOUBLE", "Shared patch at the same place, in spreads of re-paired controls"),
     Column(
         "anomaly",
         "DOUBLE",

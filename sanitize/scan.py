@@ -34,10 +34,11 @@ from roclip_audit.sanitize.evidence import EvidenceConfig
 from roclip_audit.sanitize.index import index_shard, write_empty_index
 from roclip_audit.sanitize.judge import Judging, align_run, judge_run
 from roclip_audit.sanitize.suspicion import Interval, SuspicionConfig
+from roclip_audit.sanitize.traits import TraitConfig
 
 FLAG_FDR: Final = 0.1
 """What is counted as flagged in the report; the view ``flagged`` uses the same."""
-REVISIONS: Final = {"index": 1, "encode": 1, "judge": 2}
+REVISIONS: Final = {"index": 1, "encode": 2, "judge": 3}
 """Raise a stage's number when its code changes what it writes."""
 
 
@@ -84,6 +85,7 @@ class ScanConfig:
             contest=ContestConfig(pool_size=self.pool_size, rounds=self.rounds, sampled=self.contest == "sampled"),
             evidence=EvidenceConfig(),
             suspicion=SuspicionConfig(),
+            traits=TraitConfig(),
             seed=self.seed,
             workers=self.workers,
         )
@@ -161,7 +163,12 @@ def scan(config: ScanConfig, reporter: Reporter) -> ScanReport:
         "align": asdict(judging.align),
         "evidence": asdict(judging.evidence),
     }
-    settings |= {"suspicion": asdict(judging.suspicion), "index": asdict(index_config), "encode": asdict(encode_config)}
+    settings |= {
+        "suspicion": asdict(judging.suspicion),
+        "traits": asdict(judging.traits),
+        "index": asdict(index_config),
+        "encode": asdict(encode_config),
+    }
     write_json(
         run.manifest,
         {
@@ -169,6 +176,7 @@ def scan(config: ScanConfig, reporter: Reporter) -> ScanReport:
             "encoder": config.encoder,
             "encoder_fingerprint": encoder.fingerprint,
             "views": list(encoder.views),
+            "joint": encoder.joint,
             "pool_size": config.pool_size,
             "rounds": config.rounds,
             "seed": config.seed,
