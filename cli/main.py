@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from roclip_audit import __version__
-from roclip_audit.cli import bench, curate, demo, doctor, poison, scan, show, sql
+from roclip_audit.cli import bench, curate, demo, doctor, export, poison, scan, show, sql
 from roclip_audit.core.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, RoclipAuditError
 from roclip_audit.core.terminal import say
 
@@ -91,6 +91,9 @@ app.command(short_help="Give every pair a suspicion, and every list an error rat
 app.command(short_help="Query the results, read-only.", epilog=sql.EXAMPLES)(sql.sql)
 app.command(short_help="Show one pair with all its evidence.", epilog=show.EXAMPLES)(show.show)
 app.command(short_help="Write shards without the pairs that a rule names.", epilog=curate.EXAMPLES)(curate.curate)
+app.command(short_help="Write scores, keep lists, embeddings or pictures for other tools.", epilog=export.EXAMPLES)(
+    export.export
+)
 app.command(short_help="Plant known attacks in a copy, with ground truth.", epilog=poison.EXAMPLES)(poison.poison)
 app.command(short_help="Measure detection against planted truth and against peers.", epilog=bench.EXAMPLES)(bench.bench)
 app.command(short_help="Plant, scan and compare, on the pairs that ship.", epilog=demo.EXAMPLES)(demo.demo)
