@@ -98,9 +98,7 @@ def open_vectors(run: RunFolder, space: Space) -> Iterator[Vectors]:
     """
     manifest = read_manifest(run)
     with _unchanging(run):
-        counts = [
-            _n_scored(run.root / "embeddings" / f"{shard.id}.parquet", shard.n_pairs) for shard in manifest.shards
-        ]
+        counts = [_n_scored(run, shard) for shard in manifest.shards]
         used = [(shard.id, n) for shard, n in zip(manifest.shards, counts, strict=True) if n]
         joint = json.loads(run.manifest.read_text(encoding="utf-8")).get("joint") is True
         files: dict[Kind, tuple[Path, ...]]

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from roclip_audit.audit.query import QueryResult, clear_errors, run_query
 from roclip_audit.audit.select import check_predicate
 from roclip_audit.audit.store import open_readonly
+from roclip_audit.core.progress import counted
 from roclip_audit.core.run import RunFolder
 
 LISTED = "order by risk desc, suspicion desc, uid"
@@ -37,7 +38,7 @@ def unscored_note(run: RunFolder) -> tuple[str, ...]:
     """Return a note about the pairs without evidence, which no condition over ``suspicion`` selects."""
     with open_readonly(run) as connection, clear_errors(run.database):
         n = int(connection.execute("select count(*) from pairs where not scored").fetchall()[0][0])
-    return (f"{n:,} pairs without evidence are not in it (see the table problems)",) if n else ()
+    return (f"{counted(n, 'pairs')} without evidence left out (see the table problems)",) if n else ()
 
 
 @contextmanager

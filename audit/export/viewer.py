@@ -20,14 +20,12 @@ from roclip_audit.audit.export.selected import checked, selected_rows, unscored_
 from roclip_audit.audit.export.target import new_folder, refuse_bad_folder
 from roclip_audit.audit.pictures import NO_IMAGE, locate_pictures, read_pictures
 from roclip_audit.audit.query import clear_errors
-from roclip_audit.audit.relations import SUSPICION
 from roclip_audit.audit.store import open_readonly
 from roclip_audit.core.errors import ConfigError, StoreError
 from roclip_audit.core.progress import Progress, Reporter
 from roclip_audit.core.run import RunFolder
 
-_LISTS: Final = frozenset({"q_by_view"})  # Spotlight would take it for an embedding
-_COLUMNS: Final = ", ".join(f'"{column.name}"' for column in SUSPICION if column.name not in _LISTS)
+_COLUMNS: Final = "* exclude (q_by_view)"  # Spotlight would take a list of numbers for an embedding
 _UID: Final = re.compile(r"[0-9a-f]{32}")
 
 
