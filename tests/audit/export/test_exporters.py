@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 from dataclasses import replace
@@ -156,7 +157,7 @@ def test_parquet_is_the_view(shared_run: RunFolder, tmp_path: Path) -> None:
 
 def test_csv_starts_no_formula_unless_raw(hostile_run: RunFolder, tmp_path: Path) -> None:
     safe, raw = (
-        list(csv.reader((tmp_path / name).open(newline="", encoding="utf-8")))
+        list(csv.reader(io.StringIO((tmp_path / name).read_bytes().decode(), newline="")))
         for name, as_is in (("safe.csv", False), ("raw.csv", True))
         if write(hostile_run, "csv", ExportRequest(out=tmp_path / name, raw=as_is))
     )
