@@ -1,8 +1,8 @@
 """A pattern that lies at one place of the frame: blended noise, a wave, a patch in a corner.
 
 Pictures are squeezed into one square and cut into frequency bands (a Laplacian pyramid). Per band and pixel, what half
-of the members have on average and half of the controls have not is the template, weighted by the inverse variance of the
-controls: what all pictures have (white backgrounds) counts for nothing. The other halves are scored by their
+of the members have on average and half of the controls have not is the template, weighted by the inverse variance of
+the controls: what all pictures have (white backgrounds) counts for nothing. The other halves are scored by their
 correlation with the template; a rank test says whether the members score higher.
 
 Source: the template is a linear discriminant with a diagonal covariance (Fisher 1936); the pyramid is Burt and Adelson
