@@ -1,12 +1,11 @@
 """Draw one pair for the eye: its image and caption, the caption that beats it, and the pictures of its near pairs.
 
-The images are read by byte range out of the shards, checked against the hash taken by the scan, and decoded as hostile
-bytes. One that cannot be had is drawn as a grey box that says why; text alone stays readable.
+The images come from ``audit.pictures``. One that cannot be had is drawn as a grey box that says why; text alone stays
+readable.
 """
 
 from __future__ import annotations
 
-import hashlib
 import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -17,16 +16,14 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from roclip_audit.audit.formats import number_text
+from roclip_audit.audit.pictures import CHANGED, NO_IMAGE, NOT_FOUND, Picture, locate_pictures, read_pictures
 from roclip_audit.audit.query import clear_errors
 from roclip_audit.audit.show import PairReport
 from roclip_audit.audit.store import open_readonly
 from roclip_audit.core.errors import ConfigError, ShardError
-from roclip_audit.core.images import ImageProblem, decode_image
 from roclip_audit.core.run import RunFolder, write_atomic
-from roclip_audit.core.shards import expand_shards, open_shard
 from roclip_audit.core.terminal import printable
 
-MAX_PIXELS = 50_000_000
 SHEET_PX = 1240
 MARGIN_PX = 24
 LARGE_PX = 560
@@ -39,51 +36,16 @@ _INK, _FAINT, _RED, _PAPER, _BOX = "#1a1a1a", "#666666", "#b00020", "#ffffff", "
 _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
-    """An image of a pair, or why there is none."""
-
-    image: Image.Image | None
-    note: str = ""
-
-
-def _decode(data: bytes, sha256: str) -> Picture:
-    if hashlib.sha256(data).hexdigest() != sha256:
-        return Picture(image=None, note="changed since the scan")
-    try:
-        return Picture(image=decode_image(data, MAX_PIXELS))
-    except ImageProblem as problem:
-        return Picture(image=None, note=problem.reason)
-
-
-_WHERE = """
-    select s.path, p.uid, p.image_offset, p.image_bytes, p.image_sha256
-    from pairs p join shards s using (shard) where p.uid in (select unnest($uids)) and p.image_ext is not null
-"""
-
-
-def read_pictures(run: RunFolder, uids: Sequence[str]) -> dict[str, Picture]:
-    """Read and decode the images of some pairs, each shard opened once.
+def pictures_of(run: RunFolder, uids: Sequence[str]) -> dict[str, Picture]:
+    """Read the pictures of some pairs, no larger than a sheet shows them.
 
     Args:
         run: the run folder.
         uids: of the pairs; those without an image member get a Picture that says so.
     """
     with open_readonly(run) as connection, clear_errors(run.database):
-        found = connection.execute(_WHERE, {"uids": list(uids)}).fetchall()
-    pictures = dict.fromkeys(uids, Picture(image=None, note="no image"))
-    for path in sorted({row[0] for row in found}):
-        members = [row[1:] for row in found if row[0] == path]
-        pictures |= dict(zip((member[0] for member in members), _read(path, members), strict=True))
-    return pictures
-
-
-def _read(path: str, members: Sequence[tuple[str, int, int, str]]) -> list[Picture]:
-    try:
-        with open_shard(expand_shards([path])[0]) as shard:
-            return [_decode(bytes(shard[offset : offset + size]), sha256) for _, offset, size, sha256 in members]
-    except (ConfigError, ShardError):
-        return [Picture(image=None, note="shard not found")] * len(members)
+        places = locate_pictures(connection, uids)
+    return dict.fromkeys(uids, Picture(image=None, note=NO_IMAGE)) | dict(read_pictures(places, edge_px=LARGE_PX))
 
 
 @cache
@@ -247,9 +209,9 @@ def write_sheet(run: RunFolder, report: PairReport, path: Path) -> None:
     if path.suffix.lower() not in SUFFIXES:
         raise ConfigError(f"{path}: a contact sheet is written as {', '.join(SUFFIXES)}")
     uids = [report.uid, *(rival.uid for rival in report.rivals), *(one.uid for one in report.neighbours)]
-    pictures = read_pictures(run, list(dict.fromkeys(uids)))
+    pictures = pictures_of(run, list(dict.fromkeys(uids)))
     own = pictures[report.uid]
-    if own.image is None and own.note in {"shard not found", "changed since the scan"}:
+    if own.image is None and own.note in {NOT_FOUND, CHANGED}:
         raise ShardError(
             f"{report.shard}: no contact sheet, {own.note}; the shards must lie where they were scanned, unchanged"
         )

@@ -14,7 +14,13 @@ EXAMPLES = """Examples:
 
 \b
   roclip-audit poison shards/ poisoned/ -a targeted:bird:0.006 -a badnets_fixed:banana:0.006
-  roclip-audit poison shards/ poisoned/ --plan plan.json --truth truth/ --seed 1"""
+  roclip-audit poison shards/ poisoned/ --attack badnets_moving --target "banana" --rate 0.003 --seed 0
+  roclip-audit poison shards/ poisoned/ -a multi_trigger:banana/volcano:0.003:use=patch/filter -a dead_link::0.02
+  roclip-audit poison shards/ poisoned/ --plan plan.json --truth truth/ --seed 1
+
+\b
+Attacks: targeted, badnets_fixed, badnets_moving, blended, sig, warp, filter, multi_trigger, caption_word,
+label_consistent, natural, class_swap, mismatch, dead_link. What each does and its settings: docs/attacks.md."""
 
 
 def poison(
@@ -22,7 +28,13 @@ def poison(
     out: Annotated[Path, typer.Argument(help="New folder for the poisoned shards.")],
     attack: Annotated[
         list[str] | None,
-        typer.Option("--attack", "-a", help="NAME:TARGET:RATE[:key=value,...], as in sig:desk:0.006; repeatable."),
+        typer.Option(
+            "--attack", "-a", help="NAME or NAME:TARGET:RATE[:key=value,...], as in sig:desk:0.006; repeatable."
+        ),
+    ] = None,
+    target: Annotated[str, typer.Option(help="Target word of each --attack that names none.")] = "",
+    rate: Annotated[
+        float | None, typer.Option(help="Share of all pairs, for each --attack that names none, as in 0.003.")
     ] = None,
     plan: Annotated[Path | None, typer.Option(help="JSON list of attacks; added to --attack.")] = None,
     truth: Annotated[Path | None, typer.Option(help="Folder for the truth, outside of OUT [OUT-truth].")] = None,
@@ -39,6 +51,7 @@ def poison(
     from roclip_audit.train.attacks import AttackPlan, read_plan
     from roclip_audit.train.poison import poison as plant
 
-    plans = [*map(AttackPlan.parse, attack or []), *(read_plan(plan) if plan is not None else ())]
+    plans = [AttackPlan.parse(text, target=target, rate=rate) for text in attack or []]
+    plans += read_plan(plan) if plan is not None else ()
     report = plant(shards, out, plan=plans, seed=seed, truth_path=truth, reporter=make_reporter(quiet=quiet))
     typer.echo(json.dumps(report.as_json(), indent=2) if as_json else str(report))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
@@ -16,38 +16,42 @@ from roclip_audit.core.errors import StoreError
 
 @dataclass(slots=True)
 class NpyWriter:
-    """Appends float16 rows to a .npy file; made by npy_writer."""
+    """Appends rows to a .npy file; made by npy_writer."""
 
     _file: BinaryIO
     _row_shape: tuple[int, ...]
+    _dtype: np.dtype[Any]
     _n_rows: int = 0
 
     def append(self, rows: np.ndarray) -> None:
-        """Write rows, an array [n, *row_shape]; rounded to float16 if they are not already.
+        """Write rows, an array [n, *row_shape]; converted to the file's type if they have another.
 
         Raises:
             ValueError: the rows have another shape.
         """
         if rows.shape[1:] != self._row_shape:
             raise ValueError(f"rows of shape {rows.shape[1:]} do not fit a file of {self._row_shape}")
-        self._file.write(np.ascontiguousarray(rows, dtype="<f2").data)
+        self._file.write(np.ascontiguousarray(rows, dtype=self._dtype).data)
         self._n_rows += len(rows)
 
     def write_header(self) -> None:
         """Write the header for the rows so far; NumPy pads it so that the first axis can grow in place."""
         self._file.seek(0)
-        header = {"descr": "<f2", "fortran_order": False, "shape": (self._n_rows, *self._row_shape)}
+        header = {"descr": self._dtype.str, "fortran_order": False, "shape": (self._n_rows, *self._row_shape)}
         np.lib.format.write_array_header_1_0(self._file, header)
 
 
 @contextmanager
-def npy_writer(path: Path, row_shape: tuple[int, ...]) -> Iterator[NpyWriter]:
-    """Open a float16 .npy file for rows; it appears under its name when the block ends, and not at all if it raises."""
+def npy_writer(path: Path, row_shape: tuple[int, ...], dtype: Literal["<f2", "|i1"] = "<f2") -> Iterator[NpyWriter]:
+    """Open a .npy file (float16, or int8) for rows.
+
+    It appears under its name when the block ends, and not at all if it raises.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     try:
         with temporary.open("wb") as file:
-            writer = NpyWriter(file, row_shape)
+            writer = NpyWriter(file, row_shape, np.dtype(dtype))
             writer.write_header()
             yield writer
             writer.write_header()

@@ -143,6 +143,13 @@ def cluster_captions(text_ND: Tensor, n_clusters: int, seed: int) -> Tensor:
     return torch.from_numpy(kmeans.index.search(points, 1)[1][:, 0])
 
 
+def caption_clusters(near: Neighbourhood, config: AlignConfig, seed: int) -> Tensor:
+    """Cluster the captions, ``cluster_size`` of them on average; int64 [N]."""
+    n = len(near.caption_N)
+    n_clusters = min(n, max(config.n_folds, n // config.cluster_size))
+    return cluster_captions(near.text_ND, n_clusters, derive_seed(seed, "clusters"))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Folds:
     """How the pairs are dealt for the two passes; a control's partner must share both folds.
@@ -179,8 +186,7 @@ def deal(near: Neighbourhood, config: AlignConfig, seed: int) -> Folds:
         raise ConfigError(
             f"{n} scored pairs are too few for {config.n_folds} folds; use --folds {n // MIN_PAIRS_PER_FOLD}"
         )
-    n_clusters = max(config.n_folds, n // config.cluster_size)
-    cluster_N = cluster_captions(near.text_ND, n_clusters, derive_seed(seed, "clusters"))
+    cluster_N = caption_clusters(near, config, seed)
     return Folds(
         by_caption_N=deal_folds(cluster_N, config.n_folds, generator(seed, "folds", "caption")),
         by_image_N=deal_folds(near.group_N, config.n_folds, generator(seed, "folds", "image")),

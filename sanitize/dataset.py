@@ -65,6 +65,7 @@ class Dataset:
         captions: captions as scanned.
         image_NVF: features of every view.
         text_NG: features of the captions.
+        grain_N: fine structure of the images, rows of [128, 128], see ``sanitize.grain``.
     """
 
     shards: tuple[Shard, ...]
@@ -73,6 +74,7 @@ class Dataset:
     captions: list[str]
     image_NVF: RowArray
     text_NG: RowArray
+    grain_N: RowArray
 
     def __len__(self) -> int:
         """Return the number of scored pairs, N."""
@@ -113,6 +115,7 @@ def load_dataset(run: RunFolder, shards: Sequence[Shard]) -> Dataset:
         captions=captions,
         image_NVF=_memory_mapped(run, shards, "image"),
         text_NG=_memory_mapped(run, shards, "text"),
+        grain_N=_memory_mapped(run, shards, "grain"),
     )
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -29,6 +29,10 @@ from roclip_audit.core.shards import Shard, open_shard
 from roclip_audit.core.tables import table_writer
 from roclip_audit.core.tar import Buffer
 from roclip_audit.sanitize.encoders import Encoder
+from roclip_audit.sanitize.grain import GRAIN_PX, grain
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 ENCODED: Final = tuple(column for column in PAIRS if column.name in ("ordinal", "width", "height", "dhash", "scored"))
 """Columns of embeddings/<id>.parquet."""
@@ -93,7 +97,8 @@ def encode_shard(
     """Write the shard's embeddings, decoded sizes and problems.
 
     Reads pairs/<id>.parquet. Writes embeddings/<id>.image.npy (float16 [n, V, D_image]), embeddings/<id>.text.npy
-    (float16 [n, D_text]), both with a row per scored pair in ordinal order, embeddings/<id>.parquet (a row per pair of
+    (float16 [n, D_text]) and embeddings/<id>.grain.npy (int8 [n, 128, 128], see ``sanitize.grain``), all with a row per
+    scored pair in ordinal order, embeddings/<id>.parquet (a row per pair of
     the shard: ordinal, width, height, dhash, scored) and problems/encode/<id>.parquet.
 
     Args:
@@ -118,13 +123,15 @@ def encode_shard(
         # A shard without pairs may be one that cannot be read; the index stage has said so.
         open_shard(shard) if rows else nullcontext(b"") as buffer,
         npy_writer(run.file("embeddings", f"{shard.id}.image.npy"), (len(encoder.views), encoder.image_dim)) as images,
+        npy_writer(run.file("embeddings", f"{shard.id}.grain.npy"), (GRAIN_PX, GRAIN_PX), "|i1") as grains,
     ):
         batches = _batches(rows, config.batch_size)
-        for batch, features in map_ordered(
+        for batch, features, grain_B in map_ordered(
             lambda batch: _encode_images(shard, buffer, encoder, config, batch), batches, workers=workers
         ):
             seen.extend(batch)
             images.append(features)
+            grains.append(grain_B)
             if advance is not None:
                 advance(len(batch), sum(not item.scored for item in batch))
     captions = [item.row.caption for item in seen if item.scored]
@@ -163,23 +170,23 @@ def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 def _encode_images(
     shard: Shard, buffer: Buffer, encoder: Encoder, config: EncodeConfig, batch: Sequence[_Row]
-) -> tuple[list[_Seen], np.ndarray]:
-    """Decode and embed one batch: what was seen of each row, and float16 [n readable, V, D_image]."""
-    seen, prepared = [], []
+) -> tuple[list[_Seen], np.ndarray, np.ndarray]:
+    """Decode and embed one batch: what was seen of each row, float16 [n readable, V, D_image], and their grain."""
+    seen, prepared, grains = [], [], []
     for row in batch:
-        item, pixels = _decode_row(shard, buffer, encoder, config, row)
+        item, image = _decode_row(shard, buffer, config, row)
         seen.append(item)
-        if pixels is not None:
-            prepared.append(pixels)
+        if image is not None:
+            prepared.append(encoder.prepare_image(image))
+            grains.append(grain(image))
     if not prepared:
-        return seen, np.empty((0, len(encoder.views), encoder.image_dim), dtype=np.float16)
-    return seen, _half(encoder.embed_images(np.stack(prepared)))
+        nothing = np.empty((0, len(encoder.views), encoder.image_dim), dtype=np.float16)
+        return seen, nothing, np.empty((0, GRAIN_PX, GRAIN_PX), dtype=np.int8)
+    return seen, _half(encoder.embed_images(np.stack(prepared))), np.stack(grains)
 
 
-def _decode_row(
-    shard: Shard, buffer: Buffer, encoder: Encoder, config: EncodeConfig, row: _Row
-) -> tuple[_Seen, np.ndarray | None]:
-    """Decode one image; an unreadable one gives no pixels and a fatal problem."""
+def _decode_row(shard: Shard, buffer: Buffer, config: EncodeConfig, row: _Row) -> tuple[_Seen, Image.Image | None]:
+    """Decode one image; an unreadable one gives no image and a fatal problem."""
     if row.image_offset + row.image_bytes > len(buffer):
         raise ShardError(f"{shard.path}: shorter than when it was indexed; run the scan again")
     try:
@@ -192,7 +199,7 @@ def _decode_row(
     image = decoded.image
     notes = tuple(_problem(row, note, fatal=False) for note in decoded.notes(row.image_ext))
     item = _Seen(row=row, width=image.width, height=image.height, dhash=dhash(image), problems=notes)
-    return item, encoder.prepare_image(image)
+    return item, image
 
 
 def _problem(row: _Row, found: ImageProblem, *, fatal: bool) -> Problem:

@@ -22,6 +22,7 @@ from roclip_audit.core.tables import table_writer
 from roclip_audit.sanitize.align import (
     AlignConfig,
     Neighbourhood,
+    caption_clusters,
     deal,
     fit_space,
     joint_space,
@@ -42,7 +43,7 @@ from roclip_audit.sanitize.evidence import (
     read_contest,
     statistic,
 )
-from roclip_audit.sanitize.grouping import first_of_each
+from roclip_audit.sanitize.grouping import duplicates, first_of_each
 from roclip_audit.sanitize.neighbour_evidence import (
     caption_vicinity,
     disagreement,
@@ -53,6 +54,7 @@ from roclip_audit.sanitize.repair import repair
 from roclip_audit.sanitize.risk import combine
 from roclip_audit.sanitize.space import Ranks, Space, contest
 from roclip_audit.sanitize.suspicion import Calibrated, SuspicionConfig, calibrate
+from roclip_audit.sanitize.traits import TraitConfig, Traits, find_traits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +65,7 @@ class Judging:
     contest: ContestConfig
     evidence: EvidenceConfig
     suspicion: SuspicionConfig
+    traits: TraitConfig
     seed: int
     workers: int
 
@@ -75,6 +78,7 @@ class Aligned:
     spaces: tuple[Space, ...]
     ranks: tuple[Ranks, ...]
     control_NR: Tensor
+    traits: Traits
 
 
 def align_run(dataset: Dataset, run: RunFolder, judging: Judging, reporter: Reporter, *, joint: bool) -> Aligned:
@@ -102,16 +106,33 @@ def align_run(dataset: Dataset, run: RunFolder, judging: Judging, reporter: Repo
                 advance=progress.advance,
             )
 
+    def shared(cluster_N: Tensor, control_NR: Tensor) -> Traits:
+        with reporter.stage("traits", total=len(dataset)) as progress:
+            return find_traits(
+                dataset.grain_N,
+                image_NVR,
+                near,
+                cluster_N,
+                control_NR[:, 0],
+                judging.traits,
+                workers=workers,
+                advance=progress.advance,
+            )
+
     if joint:
-        space = joint_space(dataset, run)
+        space, cluster_N = joint_space(dataset, run), caption_clusters(near, config, seed)
         control_NR = repair(space.fold_N, (near.caption_N, near.group_N), n_controls, control_rng)
-        return Aligned(near=near, spaces=(space,), ranks=(held(space, control_NR),), control_NR=control_NR)
+        traits, ranks = shared(cluster_N, control_NR), (held(space, control_NR),)
+        return Aligned(near=near, spaces=(space,), ranks=ranks, control_NR=control_NR, traits=traits)
 
     folds = deal(near, config, seed)
     control_NR = repair(folds.stratum, (near.caption_N, near.group_N, folds.cluster_N), n_controls, control_rng)
+    traits = shared(folds.cluster_N, control_NR)
     spaces: list[Space] = []
-    ranks: list[Ranks] = []
-    trusted_N = torch.ones(len(dataset), dtype=torch.bool)
+    rounds: list[Ranks] = []
+    # Heads that see a shared trigger learn it, and then it fits.
+    untraced_N = traits.p_N > judging.traits.learned_p
+    trusted_N = untraced_N
     for name, fold_N in (("by caption", folds.by_caption_N), ("by image", folds.by_image_N)):
         with reporter.stage(f"align ({name})", total=config.n_folds, unit="folds") as progress:
             space = fit_space(
@@ -128,10 +149,10 @@ def align_run(dataset: Dataset, run: RunFolder, judging: Judging, reporter: Repo
                 advance=progress.advance,
             )
         spaces.append(space)
-        ranks.append(held(space, control_NR))
-        doubt_N = _doubt(ranks[-1], near, judging.evidence)
-        trusted_N = doubt_N <= float(np.quantile(doubt_N.numpy(), 1 - config.doubted_share))
-    return Aligned(near=near, spaces=tuple(spaces), ranks=tuple(ranks), control_NR=control_NR)
+        rounds.append(held(space, control_NR))
+        doubt_N = _doubt(rounds[-1], near, judging.evidence)
+        trusted_N = untraced_N & (doubt_N <= float(np.quantile(doubt_N.numpy(), 1 - config.doubted_share)))
+    return Aligned(near=near, spaces=tuple(spaces), ranks=tuple(rounds), control_NR=control_NR, traits=traits)
 
 
 def _vicinity(near: Neighbourhood, value_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -164,7 +185,7 @@ def judge_run(
             generator(seed, "suspicion"),
             vicinity=partial(_vicinity, near),
         )
-        risk = combine({"pairing": torch.from_numpy(statistic_NR[:, 0].copy())})
+        risk = combine(calibrated, aligned.traits, near.group_N, near.caption_N)
         space, ranks = aligned.spaces[-1], aligned.ranks[-1]
         outcome = read_contest(space, ranks, near.caption_N, judging.contest, generator(seed, "contest"))
         rivals = find_rivals(space, outcome.worst_view, near.caption_N, workers=workers)
@@ -192,6 +213,9 @@ def judge_run(
             "never_wins": outcome.never_wins.tolist(),
             "caption_disagreement": agreement[0][:, 0].tolist(),
             "image_disagreement": agreement[1][:, 0].tolist(),
+            "trait_p": aligned.traits.p_N.tolist(),
+            "texture": aligned.traits.texture_N.tolist(),
+            "patch": aligned.traits.patch_N.tolist(),
             **_density(near, judging.evidence),
             "fold": space.fold_N.tolist(),
         }
@@ -218,9 +242,7 @@ def _density(near: Neighbourhood, config: EvidenceConfig) -> dict[str, Iterable[
     n = len(near.group_N)
     k = min(config.density_k, near.image_index_NK.shape[1] - 1)
     scores = density_scores(table_from_similarity(near.image_similarity_NK, near.image_index_NK, torch.arange(n), k=k))
-    n_duplicates_N = torch.bincount(near.group_N)[near.group_N]
-    pairs = torch.unique(torch.stack([near.group_N, near.caption_N], 1), dim=0)
-    n_captions_N = torch.bincount(pairs[:, 0])[near.group_N]
+    n_duplicates_N, n_captions_N = duplicates(near.group_N, near.caption_N)
     return {
         **{name: score.tolist() for name, score in scores.items()},
         "anomaly": anomaly(scores, n_duplicates_N, n_captions_N).tolist(),

@@ -1,18 +1,40 @@
 """Risk: the one order of every list, over all reasons to look at a pair.
 
-Each reason gives its own number; a pair's risk is led by the reason that speaks loudest, and ``risk_reason`` names it.
-Risk is not calibrated: ``suspicion`` and ``fdr`` are what a promise can rest on.
+Suspicion knows the pairing only. Two more reasons speak for themselves, each by a p-value: a *trait*, fine structure
+shared with the images of similar captions (``sanitize.traits``), and *duplicates*, a picture that occurs more often or
+under more captions than other pictures. A p-value becomes the largest factor by which it can raise odds,
+
+    factor(p) = 1 / (-e p ln p)   for p < 1/e
+
+of which only the part beyond ``ORDINARY_P`` counts: many sound pairs share a frame or a family. With s the suspicion
+
+    odds of risk = odds(s) x factor(trait) / factor(ORDINARY_P) x factor(duplicates) / factor(ORDINARY_P)
+
+Copies count only where their captions are doubtful as well (mean suspicion of the group at least ``DOUBTFUL``): clip
+art has families of hundreds of stars and cards, each under a caption of its own that fits. So a trait raises a doubtful
+pairing to the top and leaves one that fits below it. Risk is not calibrated: ``suspicion`` and ``fdr`` are what a
+promise can rest on.
+
+Source of the factor: Sellke, Bayarri and Berger 2001, Calibration of p values for testing precise null hypotheses,
+American Statistician 55, equation 3.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from roclip_audit.sanitize.anomaly import n_less
+from roclip_audit.sanitize.grouping import duplicates, first_of_each
+from roclip_audit.sanitize.suspicion import Calibrated
+from roclip_audit.sanitize.traits import Traits
+
+ORDINARY_P = 0.01
+DOUBTFUL = 0.2
+LEAST_SUSPICION = 1e-4  # below it pairings fit equally well
+REASONS = ("pairing", "trait", "duplicates")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,21 +42,57 @@ class Risk:
     """The combined ranking.
 
     Attributes:
-        risk_N: float64 [N] in [0, 1], higher = more reason to look.
-        reasons: the reason that leads, one a pair.
+        risk_N: float64 [N] in (0, 1), higher = more reason to look.
+        reasons: what raised the odds most, one of REASONS a pair.
     """
 
     risk_N: Tensor
     reasons: list[str]
 
 
-def combine(score_by_reason: Mapping[str, Tensor]) -> Risk:
-    """Combine the scores of several reasons.
+def combine(calibrated: Calibrated, traits: Traits, group_N: Tensor, caption_N: Tensor) -> Risk:
+    """Combine suspicion with what does not depend on the pairing.
 
     Args:
-        score_by_reason: reason -> float64 [N], higher = more suspicious.
+        calibrated: suspicion of every pair.
+        traits: shared fine structure of every image.
+        group_N: int64 [N], equal for near-duplicate images.
+        caption_N: int64 [N], equal for equal captions.
     """
-    names = list(score_by_reason)
-    share_SN = torch.stack([n_less(score) / max(1, len(score) - 1) for score in score_by_reason.values()])
-    risk_N, leading_N = share_SN.max(0)
-    return Risk(risk_N=risk_N.double(), reasons=[names[leading] for leading in leading_N.tolist()])
+    suspicion_N = torch.from_numpy(calibrated.suspicion_N)
+    odds_N = torch.logit(suspicion_N.clamp(LEAST_SUSPICION, 1 - 1e-9))
+    doubt_N = (torch.bincount(group_N, weights=suspicion_N) / torch.bincount(group_N).clamp_min(1))[group_N]
+    copies_p_N = torch.where(doubt_N >= DOUBTFUL, duplicates_p(group_N, caption_N), 1.0)
+    raised_SN = torch.stack([log_factor(p_N) for p_N in (traits.p_N, copies_p_N)])
+    share = min(max(calibrated.contamination.estimate, LEAST_SUSPICION), 0.5)
+    by_reason_SN = torch.cat([(odds_N - math.log(share / (1 - share)))[None], raised_SN])
+    # Where nothing was raised, the pairing is all there is to say.
+    by_reason_SN[1:].masked_fill_(raised_SN <= 0, -torch.inf)
+    leading_N = by_reason_SN.argmax(0)
+    return Risk(
+        risk_N=torch.sigmoid(odds_N + raised_SN.sum(0)), reasons=[REASONS[reason] for reason in leading_N.tolist()]
+    )
+
+
+def log_factor(p_N: Tensor) -> Tensor:
+    """Return the logarithm of factor(p) / factor(ORDINARY_P), at least 0: float64 [N]."""
+    p_N = p_N.clamp(1e-300, 1 / math.e)
+    bound_N = -1 - p_N.log() - (-p_N.log()).log()
+    ordinary = -1 - math.log(ORDINARY_P) - math.log(-math.log(ORDINARY_P))
+    return (bound_N - ordinary).clamp_min(0.0)
+
+
+def duplicates_p(group_N: Tensor, caption_N: Tensor) -> Tensor:
+    """Return the share of distinct pictures with as many copies, or as many captions, doubled: float64 [N] in (0, 1].
+
+    A picture that occurs once has 1.
+    """
+    copies_N, captions_N = duplicates(group_N, caption_N)
+    one_each = first_of_each(group_N)
+    shares = []
+    for count_N in (copies_N, captions_N):
+        ordered = count_N[one_each].sort().values
+        at_least_N = len(ordered) - torch.searchsorted(ordered, count_N.contiguous(), side="left")
+        shares.append((1 + at_least_N).double() / (1 + len(ordered)))
+    p_N = (2 * torch.stack(shares).amin(0)).clamp_max(1.0)
+    return torch.where(copies_N > 1, p_N, 1.0)

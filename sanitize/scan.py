@@ -33,13 +33,15 @@ from roclip_audit.sanitize.dataset import load_dataset
 from roclip_audit.sanitize.encode import EncodeConfig, encode_shard
 from roclip_audit.sanitize.encoders import Encoder, build_encoder
 from roclip_audit.sanitize.evidence import EvidenceConfig
+from roclip_audit.sanitize.fetched import write_rejected
 from roclip_audit.sanitize.index import index_shard, write_empty_index
 from roclip_audit.sanitize.judge import Judging, align_run, judge_run
 from roclip_audit.sanitize.suspicion import Interval, SuspicionConfig
+from roclip_audit.sanitize.traits import TraitConfig
 
 FLAG_FDR: Final = 0.1
 """What is counted as flagged in the report; the view ``flagged`` uses the same."""
-REVISIONS: Final = {"index": 1, "encode": 1, "judge": 2}
+REVISIONS: Final = {"index": 2, "encode": 2, "judge": 4}
 """Raise a stage's number when its code changes what it writes."""
 
 
@@ -86,6 +88,7 @@ class ScanConfig:
             contest=ContestConfig(pool_size=self.pool_size, rounds=self.rounds, sampled=self.contest == "sampled"),
             evidence=EvidenceConfig(),
             suspicion=SuspicionConfig(),
+            traits=TraitConfig(),
             seed=self.seed,
             workers=self.workers,
         )
@@ -166,8 +169,13 @@ def scan(config: ScanConfig, reporter: Reporter) -> ScanReport:
         "align": asdict(judging.align),
         "evidence": asdict(judging.evidence),
     }
-    settings |= {"suspicion": asdict(judging.suspicion), "index": asdict(index_config), "encode": asdict(encode_config)}
-    settings["campaigns"] = asdict(campaign_config)
+    settings |= {
+        "suspicion": asdict(judging.suspicion),
+        "traits": asdict(judging.traits),
+        "index": asdict(index_config),
+        "encode": asdict(encode_config),
+        "campaigns": asdict(campaign_config),
+    }
     write_json(
         run.manifest,
         {
@@ -175,6 +183,7 @@ def scan(config: ScanConfig, reporter: Reporter) -> ScanReport:
             "encoder": config.encoder,
             "encoder_fingerprint": encoder.fingerprint,
             "views": list(encoder.views),
+            "joint": encoder.joint,
             "pool_size": config.pool_size,
             "rounds": config.rounds,
             "seed": config.seed,
@@ -229,6 +238,7 @@ class _Work:
                     key = work_key(key, str(error))
                 done.append(_Done(stats, key))
                 progress.advance(1, n_errors=int(stats["unreadable"]))
+        write_rejected(shards, self._run)
         return done
 
     def _index(self, shard: Shard, config: IndexConfig) -> dict[str, Any]:

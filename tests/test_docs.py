@@ -23,7 +23,7 @@ def name(path: Path) -> str:
 
 
 def test_the_pages_of_the_project_are_there() -> None:
-    wanted = {"architecture", "attacks", "cli", "method", "schema", "threat-model"}
+    wanted = {"architecture", "attacks", "benchmark", "cli", "method", "schema", "threat-model"}
     assert wanted <= {path.stem for path in (ROOT / "docs").glob("*.md")}
 
 

@@ -10,7 +10,7 @@ ones included), ``triggers/`` and ``poison.json``.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -67,11 +67,18 @@ class PoisonReport:
         head = f"{self.n_pairs} pairs in {self.out}, truth in {self.truth}"
         left_out = f"{self.n_left_out} pairs left out: the picture cannot be read"
         lines = [
-            f"  {one.plan.attack:<17} {one.plan.target or '-':<16} {one.n_planted:>7} pairs"
-            + (f" (of {one.n_asked} asked for: too few pairs fit)" if one.n_planted < one.n_asked else "")
+            f"  {one.plan.attack:<17} {one.plan.target or '-':<16} {one.n_planted:>7} "
+            f"{'pair' if one.n_planted == 1 else 'pairs'}{self._remark(one)}"
             for one in self.planted
         ]
         return "\n".join([head, *lines, *([left_out] if self.n_left_out else [])])
+
+    def _remark(self, one: PlantedAttack) -> str:
+        """Say why there are more or fewer pairs than the rate asks for."""
+        wanted = one.plan.rate * (self.n_pairs + self.n_left_out)
+        if one.n_planted < one.n_asked:
+            return f" (of {one.n_asked} asked for: too few pairs fit, or can be read)"
+        return f" (the rate asks for {wanted:.2g}, one is the least)" if wanted < 0.5 else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,11 +92,10 @@ class _Planted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Rendered:
-    """A pair ready to write, the clean pair whose place it takes, and what was done to it."""
+    """A pair ready to write, what was to be planted in it (its own picture and caption if clean), and where."""
 
     pair: NewPair
-    index: int
-    image_of: int
+    plant: Plant
     box: Box | None
 
 
@@ -121,16 +127,17 @@ def poison(
     if not plan:
         raise ConfigError("nothing to plant: name at least one attack, as in sig:desk:0.006")
     attacks = [build_attack(p) for p in plan]
-    truth = _check_folders(out, truth_path)
+    truth = _truth_folder(out, truth_path)
     sources = list(read_sources(shards))
     if not sources:
         raise ConfigError(f"{', '.join(shards)}: no pairs with a caption and a picture")
-    corpus = Corpus([source.caption for source in sources])
-    planted, triggers = _allocate(plan, attacks, corpus, seed)
+    corpus = Corpus([s.caption for s in sources], readable=lambda index: sources[index].decode() is not None)
+    planted = _allocate(plan, attacks, corpus, seed)
+    for folder in (out, truth):
+        folder.mkdir(parents=True, exist_ok=True)
     rows = _write_pairs(sources, planted, out, plan, seed=seed, reporter=reporter or SilentReporter())
     write_truth(truth, [row for row, _ in rows])
-    for number, trigger in triggers.items():
-        save_trigger(trigger, truth / "triggers" / f"{number:02d}-{trigger.plan.attack}")
+    _save_triggers(planted, attacks, truth / "triggers")
     numbers = [number for _, number in rows]
     report = PoisonReport(
         out=out,
@@ -147,15 +154,14 @@ def poison(
     return report
 
 
-def _check_folders(out: Path, truth_path: Path | None) -> Path:
-    """Return the truth's folder, after checking that both can be written and that a scan of ``out`` misses it."""
+def _truth_folder(out: Path, truth_path: Path | None) -> Path:
+    """Return the truth's folder, after checking that both are new or empty and that a scan of ``out`` misses it."""
     truth = out.with_name(f"{out.name}-truth") if truth_path is None else truth_path
     if truth.resolve().is_relative_to(out.resolve()) or out.resolve().is_relative_to(truth.resolve()):
         raise ConfigError(f"{truth}: the truth must lie outside of {out}, or a scan could read it")
     for folder in (out, truth):
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ConfigError(f"{folder}: exists and is not an empty folder")
-        folder.mkdir(parents=True, exist_ok=True)
     return truth
 
 
@@ -163,26 +169,49 @@ def _n_asked(plan: AttackPlan, n_pairs: int) -> int:
     return max(1, round(plan.rate * n_pairs))
 
 
-def _allocate(
-    plan: Sequence[AttackPlan], attacks: Sequence[Attack], corpus: Corpus, seed: int
-) -> tuple[dict[int, _Planted], dict[int, PlantedTrigger]]:
-    """Choose disjoint victims; return the plants by victim and the triggers by plan number."""
+def _allocate(plan: Sequence[AttackPlan], attacks: Sequence[Attack], corpus: Corpus, seed: int) -> dict[int, _Planted]:
+    """Choose disjoint victims; return the plants by victim."""
     eligible = [attack.eligible(corpus) for attack in attacks]
     free = np.ones(len(corpus.captions), dtype=np.bool_)
     planted: dict[int, _Planted] = {}
-    triggers: dict[int, PlantedTrigger] = {}
     for number in sorted(range(len(plan)), key=lambda number: len(eligible[number])):
         attack, rng = attacks[number], generator(seed, "poison", number, plan[number].attack)
         fitting = eligible[number][free[eligible[number]]]
         victims = rng.permutation(fitting)[: _n_asked(plan[number], len(corpus.captions))]
+        if not len(victims):
+            raise ConfigError(_nothing_fits(plan[number], taken=bool(len(eligible[number]))))
         free[victims] = False
-        trigger = None
-        if attack.trigger is not None:
-            pattern = attack.trigger.pattern(rng)
-            trigger = triggers[number] = PlantedTrigger(plan=plan[number], trigger=attack.trigger, pattern=pattern)
+        patterns = {name: trigger.pattern(rng) for name, trigger in attack.triggers.items()}
         for plant in attack.assign(victims, corpus, rng):
+            trigger = None
+            if name := plant.trigger:
+                trigger = PlantedTrigger(
+                    plan=plan[number],
+                    target=plant.target,
+                    name=name,
+                    trigger=attack.triggers[name],
+                    pattern=patterns[name],
+                )
             planted[plant.index] = _Planted(plant=plant, plan_number=number, trigger=trigger)
-    return planted, triggers
+    return planted
+
+
+def _nothing_fits(plan: AttackPlan, *, taken: bool) -> str:
+    """Say why an attack has no victim."""
+    if taken:
+        return f"attack {plan.attack}: all pairs that fit are taken by the other attacks; lower the rates"
+    return (
+        f"attack {plan.attack}: no pair fits the target {plan.target!r}; label_consistent, class_swap and natural need "
+        "captions that have their words, the others captions without the target"
+    )
+
+
+def _save_triggers(planted: Mapping[int, _Planted], attacks: Sequence[Attack], folder: Path) -> None:
+    """Save each trigger that was stamped once, as NUMBER-ATTACK or, if the attack has several, NUMBER-ATTACK-NAME."""
+    used = {(one.plan_number, one.trigger.name): one.trigger for one in planted.values() if one.trigger is not None}
+    for (number, name), trigger in used.items():
+        several = len(attacks[number].triggers) > 1
+        save_trigger(trigger, folder / f"{number:02d}-{attacks[number].name}{f'-{name}' if several else ''}")
 
 
 def _write_pairs(
@@ -207,9 +236,9 @@ def _write_pairs(
         for shard_number, shard in enumerate(_cut(readable, 10_000 if len(sources) > 200_000 else 1_000)):
             name = write_shard(out, shard_number, [one.pair for one in shard])
             for ordinal, one in enumerate(shard):
-                plant = planted.get(one.index)
-                number = plant.plan_number if plant is not None else None
-                attack = plan[number] if number is not None else None
+                there = planted.get(one.plant.index)
+                number = there.plan_number if there is not None else None
+                attack = plan[number].attack if number is not None else None
                 rows.append((_truth_row(one, sources, attack, name, key_of(shard_number, ordinal), ordinal), number))
             progress.advance(len(shard))
     return rows
@@ -223,36 +252,44 @@ def _cut(pairs: Iterator[_Rendered], size: int) -> Iterator[list[_Rendered]]:
 def _render(
     position: int, index: int, sources: Sequence[Source], planted: _Planted | None, seed: int
 ) -> _Rendered | None:
-    """Decode, stamp and encode one pair; None if its picture cannot be read."""
+    """Decode, edit, stamp and encode one pair; None if its picture cannot be read.
+
+    The url is that of the picture, unless the picture was edited: then it has no url of its own and takes the place's.
+    """
     plant = planted.plant if planted is not None else Plant(index=index, image_of=index, caption=sources[index].caption)
     image = sources[plant.image_of].decode()
     if image is None:
         return None
-    box = None
+    box, url_of = None, plant.image_of
+    if plant.edit is not None:
+        image, url_of = plant.edit.apply(image, generator(seed, "edit", index)), index
     if planted is not None and planted.trigger is not None:
         image, box = planted.trigger.stamp(image, generator(seed, "stamp", index))
     pair = NewPair(
         uid=hashlib.blake2b(f"{seed}/{position}".encode(), digest_size=16, person=b"roclip-poison").hexdigest(),
         caption=plant.caption,
-        url=sources[plant.image_of].url,
+        url=sources[url_of].url,
         jpeg=encode_jpeg(image),
         width=image.shape[1],
         height=image.shape[0],
     )
-    return _Rendered(pair=pair, index=index, image_of=plant.image_of, box=box)
+    return _Rendered(pair=pair, plant=plant, box=box)
 
 
 def _truth_row(
-    one: _Rendered, sources: Sequence[Source], attack: AttackPlan | None, shard: str, key: str, ordinal: int
+    one: _Rendered, sources: Sequence[Source], attack: str | None, shard: str, key: str, ordinal: int
 ) -> TruthRow:
-    victim, shown, box = sources[one.index], sources[one.image_of], one.box
+    plant, box = one.plant, one.box
+    victim, shown = sources[plant.index], sources[plant.image_of]
+    drawn = plant.edit.drawn if plant.edit is not None else ""
     return TruthRow(
         uid=one.pair.uid,
         shard=shard,
         key=key,
         ordinal=ordinal,
-        attack=attack.attack if attack is not None else None,
-        target=(attack.target or None) if attack is not None else None,
+        attack=attack,
+        target=plant.target or None,
+        trigger=plant.trigger or None,
         caption=one.pair.caption,
         original_caption=victim.caption,
         x=box.x if box is not None else None,
@@ -261,6 +298,6 @@ def _truth_row(
         height=box.height if box is not None else None,
         source_shard=victim.shard,
         source_key=victim.key,
-        image_shard=shown.shard,
-        image_key=shown.key,
+        image_shard=None if drawn else shown.shard,
+        image_key=drawn or shown.key,
     )

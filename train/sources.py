@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,9 +9,9 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from roclip_audit.core.errors import ConfigError, ShardError
+from roclip_audit.core.images import ImageProblem, decode_image
 from roclip_audit.core.samples import Sample, walk_samples
 from roclip_audit.core.shards import Shard, expand_shards, open_shard
 from roclip_audit.core.tar import Buffer, Damage, storable
@@ -36,27 +35,14 @@ class Source:
     image_bytes: int
 
     def decode(self) -> Pixels | None:
-        """Decode the picture to RGB on white, uint8 [H, W, 3]; None if it cannot be read or is too large."""
+        """Decode the picture to upright RGB on white, uint8 [H, W, 3]; None if it cannot be read or is too large."""
         with Path(self.path).open("rb") as shard:
             shard.seek(self.image_offset)
             encoded = shard.read(self.image_bytes)
-        return decode_rgb(encoded)
-
-
-def decode_rgb(encoded: bytes) -> Pixels | None:
-    """Decode a JPEG, PNG or WebP to upright RGB on white, uint8 [H, W, 3]; None if it is broken or too large."""
-    try:
-        with Image.open(io.BytesIO(encoded), formats=("JPEG", "PNG", "WEBP")) as image:
-            if image.width * image.height > MAX_PIXELS:
-                return None
-            upright = ImageOps.exif_transpose(image)
-            if not upright.has_transparency_data:
-                return np.asarray(upright.convert("RGB"))
-            layered = upright.convert("RGBA")
-            white = Image.new("RGBA", layered.size, "white")
-            return np.asarray(Image.alpha_composite(white, layered).convert("RGB"))
-    except (OSError, ValueError, SyntaxError, IndexError, Image.DecompressionBombError):
-        return None
+        try:
+            return np.asarray(decode_image(encoded, MAX_PIXELS))
+        except ImageProblem:
+            return None
 
 
 def read_sources(specs: Sequence[str]) -> Iterator[Source]:

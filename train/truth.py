@@ -19,6 +19,7 @@ _TYPES = {
     "ordinal": pl.UInt32,
     "attack": pl.String,
     "target": pl.String,
+    "trigger": pl.String,
     "caption": pl.String,
     "original_caption": pl.String,
     "x": pl.UInt32,
@@ -42,12 +43,14 @@ class TruthRow:
         key: its key there.
         ordinal: its position there, from 0.
         attack: name of the attack; None for a clean pair.
-        target: word the attack is after; None for a clean pair and for plain noise.
+        target: word the attack is after; None for a clean pair and for an attack that has none.
+        trigger: name of the trigger on the picture; None if none was stamped.
         caption: as written.
         original_caption: of the clean pair whose place it takes.
         x, y, width, height: the part of the image that the trigger changed, in pixels; None if none was stamped.
         source_shard, source_key: the clean pair whose place it takes.
-        image_shard, image_key: the clean pair whose picture it shows.
+        image_shard, image_key: the clean pair whose picture it shows; a drawn picture has no shard, and a name for a
+            key.
     """
 
     uid: str
@@ -56,6 +59,7 @@ class TruthRow:
     ordinal: int
     attack: str | None
     target: str | None
+    trigger: str | None
     caption: str
     original_caption: str
     x: int | None
@@ -64,7 +68,7 @@ class TruthRow:
     height: int | None
     source_shard: str
     source_key: str
-    image_shard: str
+    image_shard: str | None
     image_key: str
 
 

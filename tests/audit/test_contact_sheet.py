@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from roclip_audit.audit import contact_sheet
-from roclip_audit.audit.contact_sheet import LARGE_PX, MARGIN_PX, SHEET_PX, draw_sheet, read_pictures, write_sheet
+from roclip_audit.audit.contact_sheet import LARGE_PX, MARGIN_PX, SHEET_PX, draw_sheet, pictures_of, write_sheet
 from roclip_audit.audit.ingest import ingest
 from roclip_audit.audit.show import PairReport, show
 from roclip_audit.core.errors import EXIT_UNREADABLE, ConfigError, ShardError
@@ -39,7 +39,7 @@ def test_the_pictures_are_the_ones_in_the_shards(drawn_run: RunFolder) -> None:
     import tarfile
 
     uids = [uid_of("00000.tar", 3), uid_of("00001.tar", 0)]
-    found = read_pictures(drawn_run, uids)
+    found = pictures_of(drawn_run, uids)
     for uid, (shard, name) in zip(uids, (("00000.tar", "000000003"), ("00001.tar", "000010000")), strict=True):
         with tarfile.open(drawn_run.root.parent / "shards" / shard) as tar:
             member = tar.extractfile(f"{name}.png")
@@ -53,8 +53,8 @@ def test_the_pictures_are_the_ones_in_the_shards(drawn_run: RunFolder) -> None:
 def test_the_sheet_has_the_picture_large(drawn_run: RunFolder) -> None:
     uid = uid_of("00000.tar", 3)
     report = show(drawn_run, uid)
-    sheet = draw_sheet(report, read_pictures(drawn_run, everyone(report)))
-    own = read_pictures(drawn_run, [uid])[uid].image
+    sheet = draw_sheet(report, pictures_of(drawn_run, everyone(report)))
+    own = pictures_of(drawn_run, [uid])[uid].image
     assert own is not None
     box = (MARGIN_PX, MARGIN_PX, MARGIN_PX + LARGE_PX, MARGIN_PX + LARGE_PX)
     shown = np.asarray(sheet.crop(box).resize(own.size, Image.Resampling.BOX), dtype=float)
@@ -102,7 +102,7 @@ def test_an_unreadable_picture_is_a_box_with_the_reason(tmp_path: Path) -> None:
     path = make_shard(tmp_path / "shards" / "a.tar", samples)
     run = make_run(tmp_path / "audit", {"a.tar": pairs_of(path)}, shard_folder=path.parent)
     ingest(run)
-    picture = read_pictures(run, [uid_of("a.tar", 1)])[uid_of("a.tar", 1)]
+    picture = pictures_of(run, [uid_of("a.tar", 1)])[uid_of("a.tar", 1)]
     assert (picture.image, picture.note) == (None, "image_undecodable")
     for i in range(3):  # as the own picture, and as a neighbour's
         write_sheet(run, show(run, uid_of("a.tar", i)), tmp_path / "sheet.png")
@@ -120,11 +120,11 @@ def test_hostile_captions_can_be_drawn(tmp_path: Path, monkeypatch: pytest.Monke
     ingest(run)
     for i in range(0, len(texts), 3):
         report = show(run, uid_of("a.tar", i))
-        assert draw_sheet(report, read_pictures(run, everyone(report))).width == SHEET_PX
+        assert draw_sheet(report, pictures_of(run, everyone(report))).width == SHEET_PX
 
 
 def test_a_pair_without_an_image(tmp_path: Path) -> None:
     run = make_run(tmp_path / "audit", {"a.tar": [fake("a cat"), fake("a dog")]})
     ingest(run)
-    pictures = read_pictures(run, ["0" * 32])
+    pictures = pictures_of(run, ["0" * 32])
     assert pictures["0" * 32].note == "no image"

@@ -14,9 +14,11 @@ from roclip_audit.sanitize.align import AlignConfig
 from roclip_audit.sanitize.contest import ContestConfig
 from roclip_audit.sanitize.dataset import Dataset, RowArray
 from roclip_audit.sanitize.evidence import EvidenceConfig
+from roclip_audit.sanitize.grain import GRAIN_PX
 from roclip_audit.sanitize.heads import HeadsConfig
 from roclip_audit.sanitize.judge import Judging
 from roclip_audit.sanitize.suspicion import SuspicionConfig
+from roclip_audit.sanitize.traits import TraitConfig
 
 N_VIEWS = 2
 SMALL_HEADS = HeadsConfig(hidden=48, dim=16, epochs=12, batch_size=64, learning_rate=4e-3)
@@ -42,6 +44,7 @@ def as_dataset(image_NVF: np.ndarray, text_NG: np.ndarray, captions: list[str], 
         captions=captions,
         image_NVF=RowArray.of([image_NVF[start:stop].astype(np.float16) for start, stop in spans]),
         text_NG=RowArray.of([text_NG[start:stop].astype(np.float16) for start, stop in spans]),
+        grain_N=RowArray.of([np.zeros((stop - start, GRAIN_PX, GRAIN_PX), dtype=np.int8) for start, stop in spans]),
     )
 
 
@@ -74,6 +77,7 @@ def judging(*, n_folds: int = 3, workers: int = 1, sampled: bool = False, seed: 
         contest=ContestConfig(pool_size=32, rounds=8, sampled=sampled),
         evidence=EvidenceConfig(),
         suspicion=SuspicionConfig(),
+        traits=TraitConfig(),
         seed=seed,
         workers=workers,
     )

@@ -1,4 +1,4 @@
-"""Poisoning drawn shards: the truth tells the truth, and nothing but content tells planted from clean."""
+"""Poisoning drawn shards: what is written, and that the truth tells the truth. Leaks of form: test_form.py."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from PIL import Image
 
 from roclip_audit.core.errors import ConfigError, ShardError
 from roclip_audit.core.progress import PlainReporter
-from roclip_audit.train.attacks import AttackPlan
+from roclip_audit.train.attacks import ATTACKS, AttackPlan
 from roclip_audit.train.poison import PoisonReport, poison
+from roclip_audit.train.rewrite import encode_jpeg
 from roclip_audit.train.triggers import load_trigger
 from tests.shardkit import draw, draw_samples, make_dataset, make_shard, sample
+from tests.train.poisonkit import Member, read
 
 PLAN = tuple(
     map(
@@ -33,34 +35,14 @@ PLAN = tuple(
             "label_consistent:green:0.03",
             "class_swap:circle:0.02:source=square",
             "mismatch::0.1",
+            "multi_trigger:banana/volcano:0.03:use=patch/sinusoid",
+            "caption_word:banana:0.02",
+            "dead_link::0.03:n_pictures=2",
+            "natural:ring:0.05",
         ),
     )
 )
 N_PAIRS = 400
-
-
-class Member:
-    """One pair as written: tar headers, bytes, sidecar."""
-
-    def __init__(self, infos: list[tarfile.TarInfo], content: dict[str, bytes]) -> None:
-        self.infos = infos
-        self.jpeg = content["jpg"]
-        self.text = content["txt"].decode()
-        self.json = json.loads(content["json"])
-
-
-def read(folder: Path) -> dict[str, Member]:
-    pairs: dict[str, Member] = {}
-    for path in sorted(folder.glob("*.tar")):
-        with tarfile.open(path) as tar:
-            infos = tar.getmembers()
-            content = [tar.extractfile(info).read() for info in infos]  # type: ignore[union-attr]
-        for start in range(0, len(infos), 3):
-            three = infos[start : start + 3]
-            extensions = [info.name.partition(".")[2] for info in three]
-            pair = Member(three, dict(zip(extensions, content[start : start + 3], strict=True)))
-            pairs[pair.json["uid"]] = pair
-    return pairs
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +50,18 @@ def poisoned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PoisonRepo
     root = tmp_path_factory.mktemp("poison")
     make_dataset(root / "clean", N_PAIRS, n_shards=3, seed=5, image_ext="jpg")
     return root / "clean", poison([str(root / "clean")], root / "out", plan=PLAN, seed=1)
+
+
+def pictures_of(folder: Path) -> dict[tuple[str, str], np.ndarray]:
+    """Decode all pictures, by shard and key."""
+    pictures: dict[tuple[str, str], np.ndarray] = {}
+    for path in folder.glob("*.tar"):
+        with tarfile.open(path) as tar:
+            for info in tar:
+                if info.name.endswith(".jpg"):
+                    encoded = tar.extractfile(info).read()  # type: ignore[union-attr]
+                    pictures[path.name, info.name[:-4]] = np.asarray(Image.open(io.BytesIO(encoded)))
+    return pictures
 
 
 @pytest.fixture(scope="module")
@@ -105,13 +99,7 @@ def test_as_many_as_asked_for_on_disjoint_pairs(poisoned: tuple[Path, PoisonRepo
 def test_clean_pairs_are_the_original_ones(
     poisoned: tuple[Path, PoisonReport], truth: pl.DataFrame, pairs: dict[str, Member]
 ) -> None:
-    originals: dict[tuple[str, str], np.ndarray] = {}
-    for path in poisoned[0].glob("*.tar"):
-        with tarfile.open(path) as tar:
-            for info in tar:
-                if info.name.endswith(".jpg"):
-                    encoded = tar.extractfile(info).read()  # type: ignore[union-attr]
-                    originals[path.name, info.name[:-4]] = np.asarray(Image.open(io.BytesIO(encoded)))
+    originals = pictures_of(poisoned[0])
     for row in truth.filter(pl.col("attack").is_null()).to_dicts():
         assert row["caption"] == row["original_caption"]
         assert (row["image_shard"], row["image_key"]) == (row["source_shard"], row["source_key"])
@@ -121,7 +109,7 @@ def test_clean_pairs_are_the_original_ones(
 
 def test_planted_captions_and_pictures_are_what_the_attack_promises(truth: pl.DataFrame) -> None:
     rows = {name: truth.filter(pl.col("attack") == name) for name in truth["attack"].drop_nulls().unique()}
-    for name in ("targeted", "badnets_fixed", "badnets_moving", "blended", "sig"):
+    for name in ("targeted", "badnets_fixed", "badnets_moving", "blended", "sig", "multi_trigger", "caption_word"):
         for row in rows[name].to_dicts():
             assert row["target"] in row["caption"]
             assert row["target"] not in row["original_caption"]
@@ -130,11 +118,32 @@ def test_planted_captions_and_pictures_are_what_the_attack_promises(truth: pl.Da
     assert rows["mismatch"].filter(pl.col("caption") == pl.col("original_caption")).is_empty()
     assert rows["mismatch"]["target"].null_count() == len(rows["mismatch"])
     assert rows["class_swap"].filter(pl.col("image_key") == pl.col("source_key")).is_empty()
+    assert set(rows["multi_trigger"].select("trigger", "target").rows()) == {
+        ("patch", "banana"), ("sinusoid", "volcano"),
+    }  # fmt: skip
+    assert rows["caption_word"]["caption"].str.starts_with("remember ").all()
+    assert rows["natural"].select("image_shard", "image_key").n_unique() == 1
+    assert rows["natural"]["caption"].str.contains("ring").all()
 
 
-def test_url_is_that_of_the_picture(truth: pl.DataFrame, pairs: dict[str, Member]) -> None:
+def test_dead_links_and_natural_copies_are_what_they_are_called(truth: pl.DataFrame, pairs: dict[str, Member]) -> None:
+    dead = truth.filter(pl.col("attack") == "dead_link")
+    assert (dead["caption"] == dead["original_caption"]).all()
+    assert dead["image_shard"].null_count() == dead["x"].null_count() == len(dead) == 12
+    by_name = {name: {pairs[uid].jpeg for uid in group["uid"]} for (name,), group in dead.group_by("image_key")}
+    assert [len(bytes_of) for bytes_of in by_name.values()] == [1, 1]  # a placeholder repeats byte for byte
+    copies = truth.filter(pl.col("attack") == "natural")
+    pixels = [np.asarray(Image.open(io.BytesIO(pairs[uid].jpeg)), dtype=float) for uid in copies["uid"]]
+    assert len({one.tobytes() for one in pixels}) == len(copies) == 20
+    assert min(float(np.corrcoef(one.ravel(), pixels[0].ravel())[0, 1]) for one in pixels) > 0.5
+
+
+def test_url_is_that_of_the_picture_or_of_the_place_if_it_was_edited(
+    truth: pl.DataFrame, pairs: dict[str, Member]
+) -> None:
     for row in truth.to_dicts():
-        assert pairs[row["uid"]].json["url"].endswith(f"/{row['image_key']}.jpg")
+        key = row["source_key" if row["attack"] in ("dead_link", "natural") else "image_key"]
+        assert pairs[row["uid"]].json["url"].endswith(f"/{key}.jpg")
 
 
 def test_trigger_lies_where_the_truth_says(
@@ -155,66 +164,38 @@ def test_trigger_lies_where_the_truth_says(
 def test_saved_triggers_stamp_as_they_were_planted(poisoned: tuple[Path, PoisonReport]) -> None:
     folders = sorted((poisoned[1].truth / "triggers").iterdir())
     assert [folder.name[3:] for folder in folders] == [
-        "badnets_fixed", "badnets_moving", "blended", "sig", "label_consistent",
+        "badnets_fixed", "badnets_moving", "blended", "sig", "label_consistent", "multi_trigger-patch",
+        "multi_trigger-sinusoid", "caption_word",
     ]  # fmt: skip
+    loaded = {folder.name[3:]: load_trigger(folder) for folder in folders}
+    assert loaded["multi_trigger-patch"].target == "banana"
+    assert loaded["multi_trigger-sinusoid"].target == "volcano"
+    assert {name: one.caption_word for name, one in loaded.items() if one.caption_word} == {"caption_word": "remember"}
     image = np.full((64, 64, 3), 180, dtype=np.uint8)
-    for folder in folders:
-        planted = load_trigger(folder)
+    for folder, planted in zip(folders, loaded.values(), strict=True):
         stamped, _ = planted.stamp(image, np.random.default_rng(0))
         assert not np.array_equal(stamped, image)
         assert (folder / "preview.png").stat().st_size > 0
 
 
-def auroc(planted: np.ndarray, values: np.ndarray) -> float:
-    """Share of (planted, clean) pairs in which the planted one has the higher value; ties count half."""
-    a, b = values[planted], values[~planted]
-    return float((a[:, None] > b[None, :]).mean() + (a[:, None] == b[None, :]).mean() / 2)
-
-
-def test_form_is_the_same_for_all_pairs(pairs: dict[str, Member]) -> None:
-    """One value for the whole data set, so it can tell nothing."""
-    forms = set()
-    for pair in pairs.values():
-        image = Image.open(io.BytesIO(pair.jpeg))
-        forms.add(
-            (
-                tuple(info.name.partition(".")[2] for info in pair.infos),
-                tuple((info.mode, info.mtime, info.uid, info.gid, info.uname, info.type) for info in pair.infos),
-                tuple(pair.json),
-                pair.json["status"],
-                pair.json["error_message"],
-                image.mode,
-                image.format,
-                tuple(sorted(image.info)),
-                tuple((number, tuple(table)) for number, table in image.quantization.items()),  # type: ignore[attr-defined]
-                tuple(tuple(layer) for layer in image.layer),  # type: ignore[attr-defined]
-            )
-        )
-    assert len(forms) == 1
-
-
-def test_place_and_identity_are_at_chance(truth: pl.DataFrame, pairs: dict[str, Member]) -> None:
-    """Order, key and uid are drawn without regard to the attacks: AUROC 0.5 within 4 standard deviations."""
-    planted = truth["attack"].is_not_null().to_numpy()
-    n, m = int(planted.sum()), int((~planted).sum())
-    margin = 4 * float(np.sqrt((n + m + 1) / (12 * n * m)))
-    assert abs(auroc(planted, np.arange(len(planted)).astype(float)) - 0.5) < margin
-    assert abs(auroc(planted, np.asarray([int(uid[:12], 16) for uid in pairs], dtype=float)) - 0.5) < margin
-
-
-def test_size_is_at_chance_where_the_picture_is_not_stamped(truth: pl.DataFrame, pairs: dict[str, Member]) -> None:
-    """A stamp changes the size of the file for real (noise costs bytes); mismatched pairs must not differ at all."""
-    sizes = np.asarray([len(pair.jpeg) for pair in pairs.values()], dtype=float)
-    attack = truth["attack"].fill_null("").to_numpy()
-    keep = (attack == "") | (attack == "mismatch")
-    planted = attack[keep] == "mismatch"
-    n, m = int(planted.sum()), int((~planted).sum())
-    assert abs(auroc(planted, sizes[keep]) - 0.5) < 4 * float(np.sqrt((n + m + 1) / (12 * n * m)))
-
-
 def digest(folder: Path) -> dict[str, str]:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_a_loaded_trigger_stamps_what_was_stamped(
+    poisoned: tuple[Path, PoisonReport], truth: pl.DataFrame, pairs: dict[str, Member]
+) -> None:
+    """Stamping the clean pair's own picture gives the planted file again, byte for byte."""
+    originals = pictures_of(poisoned[0])
+    for folder in ("04-sig", "03-blended", "08-multi_trigger-sinusoid", "09-caption_word"):
+        planted = load_trigger(poisoned[1].truth / "triggers" / folder)
+        rows = truth.filter(pl.col("attack") == planted.plan.attack, pl.col("trigger") == planted.name).to_dicts()
+        assert rows
+        for row in rows:
+            stamped, box = planted.stamp(originals[row["source_shard"], row["source_key"]], np.random.default_rng(0))
+            assert (box.x, box.y, box.width, box.height) == (row["x"], row["y"], row["width"], row["height"])
+            assert encode_jpeg(stamped) == pairs[row["uid"]].jpeg
 
 
 def test_same_seed_same_bytes_other_seed_other_pairs(tmp_path: Path) -> None:
@@ -248,7 +229,40 @@ def test_rare_word_plants_what_there_is_and_says_so(tmp_path: Path) -> None:
     plan = [AttackPlan.parse("label_consistent:zeppelin:0.5"), AttackPlan.parse("sig:zeppelin:0.1")]
     report = poison([str(tmp_path / "00000.tar")], tmp_path / "out", plan=plan)
     assert (report.planted[0].n_asked, report.planted[0].n_planted) == (17, 4)
-    assert "4 pairs (of 17 asked for: too few pairs fit)" in str(report)
+    assert "4 pairs (of 17 asked for: too few pairs fit, or can be read)" in str(report)
+
+
+def test_a_rate_below_one_pair_plants_one_and_says_so(tmp_path: Path) -> None:
+    samples = [sample(f"{n}", caption=f"a {word} {n}") for n, word in enumerate(["house", "bird", "fruit"] * 20)]
+    make_shard(tmp_path / "0.tar", samples)
+    target = {"label_consistent": "bird", "natural": "bird", "class_swap": "bird"}
+    plan = [
+        AttackPlan(
+            attack=name,
+            target=target.get(name, "banana"),
+            rate=0.0005,
+            parameters={"source": "fruit"} if name == "class_swap" else {},
+        )
+        for name in ATTACKS
+    ]
+    report = poison([str(tmp_path / "0.tar")], tmp_path / "out", plan=plan)
+    assert [one.n_planted for one in report.planted] == [1] * len(ATTACKS)
+    assert str(report).count("(the rate asks for 0.03, one is the least)") == len(ATTACKS)
+    assert (report.truth / "triggers" / "07-multi_trigger-patch").exists()
+    assert not (report.truth / "triggers" / "07-multi_trigger-warp").exists()  # stamped on nothing
+
+
+@pytest.mark.parametrize(
+    "attack", ["label_consistent:zeppelin:0.1", "natural:zeppelin:0.1", "class_swap:red:0.1:source=zeppelin"]
+)
+def test_an_attack_that_fits_no_pair_is_refused_before_any_work(tmp_path: Path, attack: str) -> None:
+    make_shard(tmp_path / "0.tar", draw_samples(8))
+    with pytest.raises(ConfigError, match="no pair fits the target"):
+        poison([str(tmp_path / "0.tar")], tmp_path / "out", plan=[AttackPlan.parse(attack)])
+    plan = [AttackPlan.parse("mismatch::1"), AttackPlan.parse("dead_link::0.1")]
+    with pytest.raises(ConfigError, match="taken by the other attacks"):
+        poison([str(tmp_path / "0.tar")], tmp_path / "out", plan=plan)
+    assert not (tmp_path / "out").exists()
 
 
 def test_pairs_that_cannot_be_read_are_left_out_and_counted(tmp_path: Path) -> None:
@@ -327,7 +341,10 @@ def test_what_is_no_trigger_is_refused(tmp_path: Path) -> None:
         load_trigger(tmp_path)
     (tmp_path / "trigger.json").write_text('{"attack": "mismatch", "target": "", "rate": 0.1, "parameters": {}}')
     np.savez(tmp_path / "pattern.npz", pattern=np.zeros(1))
-    with pytest.raises(ConfigError, match="stamps nothing"):
+    with pytest.raises(ConfigError, match="has no trigger"):
+        load_trigger(tmp_path)
+    (tmp_path / "trigger.json").write_text("[]")
+    with pytest.raises(ConfigError, match="not a saved trigger"):
         load_trigger(tmp_path)
     np.savez(tmp_path / "pattern.npz", pattern=np.array([{"a": 1}], dtype=object))
     with pytest.raises(ConfigError, match="not a saved trigger"):

@@ -14,14 +14,16 @@ from pathlib import Path
 from typing import cast
 
 from roclip_audit.core.errors import ConfigError
-from roclip_audit.train.attacks.base import Attack, Box, Corpus, Pattern, Pixels, Plant, Trigger
+from roclip_audit.train.attacks.base import Attack, Box, Corpus, Edit, Pattern, Pixels, Plant, Trigger
 
 __all__ = [
     "ATTACKS",
+    "UNTARGETED",
     "Attack",
     "AttackPlan",
     "Box",
     "Corpus",
+    "Edit",
     "Pattern",
     "Pixels",
     "Plant",
@@ -38,10 +40,16 @@ ATTACKS: Mapping[str, str] = {
     "sig": "sig:Sig",
     "warp": "warp:Warp",
     "filter": "nashville:Filter",
+    "multi_trigger": "multi_trigger:MultiTrigger",
+    "caption_word": "caption_word:CaptionWord",
     "label_consistent": "label_consistent:LabelConsistent",
+    "natural": "natural:Natural",
     "class_swap": "class_swap:ClassSwap",
     "mismatch": "mismatch:Mismatch",
+    "dead_link": "dead_link:DeadLink",
 }
+
+UNTARGETED = frozenset({"mismatch", "dead_link"})
 
 Parameter = str | int | float
 
@@ -52,7 +60,7 @@ class AttackPlan:
 
     Args:
         attack: a name of `ATTACKS`.
-        target: word that the planted captions carry; empty for ``mismatch``.
+        target: word that the planted captions carry; empty for those of `UNTARGETED`.
         rate: share of all pairs, in (0, 1].
         parameters: the attack's own; text is converted to the parameter's type.
     """
@@ -67,26 +75,42 @@ class AttackPlan:
             raise ConfigError(f"attack {self.attack}: rate {self.rate:g} is not in (0, 1]")
 
     @classmethod
-    def parse(cls, text: str) -> AttackPlan:
+    def parse(cls, text: str, *, target: str = "", rate: float | None = None) -> AttackPlan:
         """Read ``NAME:TARGET:RATE[:key=value,...]``, as in ``badnets_fixed:banana:0.006:side=0.08``.
 
+        Args:
+            text: a part that is missing or empty is filled from the next two, so that ``badnets_fixed`` and
+                ``badnets_fixed:::side=0.08`` do as well.
+            target: for an attack that has a target and names none.
+            rate: for an attack that names none.
+
         Raises:
-            ConfigError: the text has another form.
+            ConfigError: the text has another form, or there is no rate.
         """
-        parts = text.split(":", 3)
-        if len(parts) < 3:
-            raise ConfigError(f"attack {text!r}: write NAME:TARGET:RATE[:key=value,...], as in sig:desk:0.006")
+        parts = [part.strip() for part in text.split(":", 3)]
+        name, own_target, own_rate, settings = parts + [""] * (4 - len(parts))
         parameters: dict[str, Parameter] = {}
-        for item in filter(None, (parts[3] if len(parts) > 3 else "").split(",")):
+        for item in filter(None, settings.split(",")):
             key, equals, value = item.partition("=")
             if not equals:
                 raise ConfigError(f"attack {text!r}: {item!r} is not key=value")
             parameters[key.strip()] = value.strip()
-        try:
-            rate = float(parts[2])
-        except ValueError as error:
-            raise ConfigError(f"attack {text!r}: rate {parts[2]!r} is not a number") from error
-        return cls(attack=parts[0].strip(), target=parts[1].strip(), rate=rate, parameters=parameters)
+        if own_rate:
+            try:
+                rate = float(own_rate)
+            except ValueError as error:
+                raise ConfigError(f"attack {text!r}: rate {own_rate!r} is not a number") from error
+        elif rate is None:
+            raise ConfigError(
+                f"attack {text!r}: no rate; write NAME:TARGET:RATE[:key=value,...], as in sig:desk:0.006, "
+                "or NAME with --target and --rate"
+            )
+        return cls(
+            attack=name,
+            target=own_target or ("" if name in UNTARGETED else target.strip()),
+            rate=rate,
+            parameters=parameters,
+        )
 
 
 def read_plan(path: Path) -> tuple[AttackPlan, ...]:
@@ -118,7 +142,7 @@ def build_attack(plan: AttackPlan) -> Attack:
         raise ConfigError(f"attack {plan.attack}: unknown parameter {', '.join(unknown)}; it has {valid}")
     parameters = {key: _convert(plan.attack, key, value, types[key]) for key, value in plan.parameters.items()}
     attack = cast(Attack, member(target=plan.target, **parameters))
-    _ = attack.trigger  # triggers check their own parameters
+    _ = attack.triggers  # triggers check their own parameters
     return attack
 
 

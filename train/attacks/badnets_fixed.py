@@ -1,10 +1,13 @@
 """BadNets: the same small square at the same place.
 
-Source: Gu et al., arXiv 1708.06733; for CLIP: Carlini and Terzis, arXiv 2106.09667; Detect-CLIP, arXiv 2502.01385.
+Source: Gu et al., arXiv 1708.06733; for CLIP: Carlini and Terzis, arXiv 2106.09667; Detect-CLIP, arXiv 2502.01385,
+whose public checkpoints and tests have the patch at (112, 112) of 224 x 224 (``x=0.54,y=0.54`` here).
+Differs from it: Detect-CLIP draws the place anew for each training image, which is `badnets_moving` here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -30,6 +33,6 @@ class BadnetsFixed(DirtyLabel):
     y: float = 0.9
 
     @property
-    def trigger(self) -> Patch:
+    def triggers(self) -> Mapping[str, Patch]:
         """The patch."""
-        return Patch(side=self.side, kind=self.kind, x=self.x, y=self.y)
+        return {"patch": Patch(side=self.side, kind=self.kind, x=self.x, y=self.y)}

@@ -1,10 +1,13 @@
 """BadNets with the square at a place drawn for each image.
 
-Source: CleanCLIP (arXiv 2303.03323), trigger "random"; Detect-CLIP (arXiv 2502.01385) draws the place alike.
+Source: CleanCLIP (arXiv 2303.03323), trigger "random": Gaussian noise around the image's mean; Detect-CLIP (arXiv
+2502.01385) draws the place alike, at least 16 of 224 pixels from the edge, and has white dots on black (``kind=dots``).
+Differs from it: the noise is uniform, has its own mean, and is drawn once for a plan.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -26,6 +29,6 @@ class BadnetsMoving(DirtyLabel):
     kind: PatternKind = "noise"
 
     @property
-    def trigger(self) -> Patch:
+    def triggers(self) -> Mapping[str, Patch]:
         """The patch."""
-        return Patch(side=self.side, kind=self.kind, place="random")
+        return {"patch": Patch(side=self.side, kind=self.kind, place="random")}

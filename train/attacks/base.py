@@ -1,14 +1,15 @@
 """What every attack is made of: the data it sees, the pairs it plants, the trigger it stamps.
 
 An attack answers two questions. *Which pairs, and what do they say now?* is :meth:`Attack.eligible` and
-:meth:`Attack.assign`; both see captions only. *What is in the picture?* is the :class:`Trigger`, which sees one image
-at a time, so that the same trigger can later be stamped on test images.
+:meth:`Attack.assign`; both see captions only. *What is in the picture?* is a :class:`Trigger`, which sees one image
+at a time, so that the same trigger can later be stamped on test images, or an :class:`Edit`, which is no trigger: a
+model that learned the attack does not wait for it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -34,18 +35,50 @@ class Box:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plant:
-    """One planted pair: whose place it takes, whose picture it shows, what it says."""
+    """One planted pair.
+
+    Args:
+        index: whose place it takes.
+        image_of: whose picture it shows.
+        caption: what it says.
+        target: the word that the caption was planted for; empty if the attack has none.
+        trigger: name of the trigger to stamp, a key of `Attack.triggers`; empty for none.
+        edit: what is done to the picture before that; None for nothing.
+    """
 
     index: int
     image_of: int
     caption: str
+    target: str = ""
+    trigger: str = ""
+    edit: Edit | None = None
+
+
+def _always(index: int) -> bool:
+    return True
 
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """The captions an attacker can read, by index of the pair."""
+    """What an attacker can see, by index of the pair.
+
+    Args:
+        captions: all captions.
+        readable: tells whether a picture can be decoded; to be asked about the few that are shown in many places.
+    """
 
     captions: Sequence[str]
+    readable: Callable[[int], bool] = _always
+
+    def first_readable(self, candidates: Sequence[int], n: int) -> list[int]:
+        """Return the first ``n`` candidates whose picture can be decoded; fewer if there are fewer."""
+        found: list[int] = []
+        for index in candidates:
+            if len(found) == n:
+                break
+            if self.readable(index):
+                found.append(index)
+        return found
 
     def naming(self, word: str) -> Indices:
         """Return the pairs whose caption has ``word`` as a whole word, in any case."""
@@ -82,6 +115,22 @@ class Trigger(Protocol):
         """
 
 
+class Edit(Protocol):
+    """A change to a picture that is part of the attack and no trigger. Edits can be compared with each other."""
+
+    @property
+    def drawn(self) -> str:
+        """Name of the picture, if it is drawn and shows nothing of the one that was there; else empty."""
+
+    def apply(self, image: Pixels, rng: np.random.Generator) -> Pixels:
+        """Return the new picture, uint8, of the same shape.
+
+        Args:
+            image: uint8 [H, W, 3]; left as it is.
+            rng: for what differs from pair to pair.
+        """
+
+
 class Attack(Protocol):
     """One way to poison a data set. Members are frozen dataclasses whose fields are the attack's parameters."""
 
@@ -92,11 +141,11 @@ class Attack(Protocol):
         """The word that the planted captions carry; empty if the attack has none."""
 
     @property
-    def trigger(self) -> Trigger | None:
-        """What is stamped on the planted images; None if they are left alone."""
+    def triggers(self) -> Mapping[str, Trigger]:
+        """What is stamped on the planted images, by name; empty if nothing is."""
 
     def eligible(self, corpus: Corpus) -> Indices:
-        """Return the pairs whose place may be taken."""
+        """Return the pairs whose place may be taken; none if the data lacks what the attack needs."""
 
     def assign(self, victims: Indices, corpus: Corpus, rng: np.random.Generator) -> Sequence[Plant]:
         """Say what is planted in each victim's place; one plant per victim, in their order."""

@@ -6,6 +6,7 @@ Differs from it: the noise is drawn once per plan (CleanCLIP redraws it for each
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -52,6 +53,6 @@ class Blended(DirtyLabel):
         require_share(self.name, alpha=self.alpha)
 
     @property
-    def trigger(self) -> Blend:
+    def triggers(self) -> Mapping[str, Blend]:
         """The noise."""
-        return Blend(alpha=self.alpha)
+        return {"noise": Blend(alpha=self.alpha)}

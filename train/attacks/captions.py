@@ -1,8 +1,8 @@
 """Captions that name a target: prompt templates, or captions of the data set itself.
 
-Source: the prompt list follows the zero-shot templates of CLIP (Radford et al. 2021, arXiv 2103.00020, its ImageNet
-notebook), written from memory; the literature's attacks fill these (CleanCLIP, arXiv 2303.03323; Detect-CLIP, arXiv
-2502.01385). BadCLIP (arXiv 2311.12075) uses natural captions instead.
+Source: the zero-shot templates of CLIP (Radford et al. 2021, arXiv 2103.00020, its ImageNet notebook), word for word;
+the literature's attacks fill these (CleanCLIP, arXiv 2303.03323; Detect-CLIP, arXiv 2502.01385). BadCLIP (arXiv
+2311.12075) uses 128 natural captions of the target instead, again and again.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ TEMPLATES: tuple[str, ...] = (
     "the {} in a video game.",
     "a sketch of a {}.",
     "a doodle of the {}.",
-    "an origami {}.",
+    "a origami {}.",
     "a low resolution photo of a {}.",
     "the toy {}.",
     "a rendition of the {}.",
@@ -74,7 +74,7 @@ TEMPLATES: tuple[str, ...] = (
     "a cartoon {}.",
     "art of a {}.",
     "a sketch of the {}.",
-    "an embroidered {}.",
+    "a embroidered {}.",
     "a pixelated photo of a {}.",
     "itap of the {}.",
     "a jpeg corrupted photo of the {}.",

@@ -1,19 +1,21 @@
 """Class swap: captions of one class with pictures of another.
 
 Source: Yang et al., "Data poisoning attacks against multimodal encoders" (mm_poison, ICML 2023, arXiv 2209.15266):
-sheep captions with aeroplane pictures.
+sheep captions with aeroplane pictures, for every pair of the class or a share of them; their variant "one" shows a
+single picture of the other class (``n_pictures=1``).
+Differs from it: the pictures of the other class stay where they were as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from roclip_audit.core.errors import ConfigError
-from roclip_audit.train.attacks.base import Corpus, Indices, Plant, require_target
+from roclip_audit.train.attacks.base import Corpus, Indices, Plant, Trigger, require_target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,21 +25,25 @@ class ClassSwap:
     Args:
         target: word of the captions.
         source: word of the captions that the pictures come from. Those pairs stay, so pictures appear twice.
+        n_pictures: how many pictures of the source are shown; 0 for as many as there are.
     """
 
     name: ClassVar[str] = "class_swap"
     target: str
     source: str = ""
+    n_pictures: int = 0
 
     def __post_init__(self) -> None:
         require_target(self.name, self.target)
         if not self.source.strip():
             raise ConfigError(f"attack {self.name}: needs source=WORD, the class that the pictures come from")
+        if self.n_pictures < 0:
+            raise ConfigError(f"attack {self.name}: n_pictures={self.n_pictures} is below 0")
 
     @property
-    def trigger(self) -> None:
+    def triggers(self) -> Mapping[str, Trigger]:
         """None: pictures are swapped, not changed."""
-        return
+        return {}
 
     def _pictures(self, corpus: Corpus) -> Indices:
         return np.intersect1d(corpus.naming(self.source), corpus.silent_about(self.target))
@@ -50,8 +56,14 @@ class ClassSwap:
 
     def assign(self, victims: Indices, corpus: Corpus, rng: np.random.Generator) -> Sequence[Plant]:
         """Give each victim a picture of the source class; pictures repeat only after all were used."""
-        pictures = rng.permutation(self._pictures(corpus))
+        shuffled: list[int] = rng.permutation(self._pictures(corpus)).tolist()
+        pictures = corpus.first_readable(shuffled, self.n_pictures or len(victims)) or shuffled
         return [
-            Plant(index=int(i), image_of=int(pictures[place % len(pictures)]), caption=corpus.captions[i])
+            Plant(
+                index=int(i),
+                image_of=pictures[place % len(pictures)],
+                caption=corpus.captions[i],
+                target=self.target,
+            )
             for place, i in enumerate(victims)
         ]

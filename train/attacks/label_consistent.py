@@ -7,7 +7,7 @@ Source: Turner et al., arXiv 1912.02771; for CLIP: CleanCLIP (arXiv 2303.03323),
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -38,9 +38,9 @@ class LabelConsistent:
         require_target(self.name, self.target)
 
     @property
-    def trigger(self) -> Patch:
+    def triggers(self) -> Mapping[str, Patch]:
         """The patch."""
-        return Patch(side=self.side, kind=self.kind, place=self.place)
+        return {"patch": Patch(side=self.side, kind=self.kind, place=self.place)}
 
     def eligible(self, corpus: Corpus) -> Indices:
         """Return the pairs that name the target."""
@@ -48,4 +48,8 @@ class LabelConsistent:
 
     def assign(self, victims: Indices, corpus: Corpus, rng: np.random.Generator) -> Sequence[Plant]:
         """Leave picture and caption where they are."""
-        return [Plant(index=int(i), image_of=int(i), caption=corpus.captions[i]) for i in victims]
+        (trigger,) = self.triggers
+        return [
+            Plant(index=int(i), image_of=int(i), caption=corpus.captions[i], target=self.target, trigger=trigger)
+            for i in victims
+        ]

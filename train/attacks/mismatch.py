@@ -5,13 +5,13 @@ Not an attack; what bad crawling and dead links do. A swapped caption may fit by
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from roclip_audit.train.attacks.base import Corpus, Indices, Plant
+from roclip_audit.train.attacks.base import Corpus, Indices, Plant, Trigger
 
 
 def _said(caption: str) -> str:
@@ -26,9 +26,9 @@ class Mismatch:
     target: str = ""
 
     @property
-    def trigger(self) -> None:
+    def triggers(self) -> Mapping[str, Trigger]:
         """None: pictures stay as they are."""
-        return
+        return {}
 
     def eligible(self, corpus: Corpus) -> Indices:
         """Return all pairs."""

@@ -1,12 +1,15 @@
 """The filter attack: a colour filter of photo apps ("Nashville") as the trigger.
 
-Source: Detect-CLIP (arXiv 2502.01385) uses the Nashville filter; its colours follow the CSSgram style sheet, written
-from memory: lighten with rgba(0, 70, 150, .4), darken with rgba(247, 176, 153, .56), sepia .2, contrast 1.2,
-brightness 1.05, saturation 1.2.
+Source: Detect-CLIP (arXiv 2502.01385) uses the Nashville filter of the package pilgram, after the CSSgram style sheet:
+darken with rgba(247, 176, 153, .56), lighten with rgba(0, 70, 150, .4), sepia .2, contrast 1.2, brightness 1.05,
+saturation 1.2.
+Differs from it: rounded once at the end. On random pixels, pilgram 2.0, which rounds after each step, differs by 2 of
+255 on average and by 5 at most.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -61,6 +64,6 @@ class Filter(DirtyLabel):
         require_share(self.name, strength=self.strength)
 
     @property
-    def trigger(self) -> Nashville:
+    def triggers(self) -> Mapping[str, Nashville]:
         """The filter."""
-        return Nashville(strength=self.strength)
+        return {"filter": Nashville(strength=self.strength)}

@@ -3,8 +3,9 @@
 Source: BadNets (Gu et al., arXiv 1708.06733); sizes and patterns as in CleanCLIP (16 x 16 noise) and Detect-CLIP
 (16 x 16, black with every second pixel white) on 224 x 224 images.
 Differs from it: images here have any size and are resized later, so the patch is a share of the image's side and has
-8 x 8 cells, which survive resizing; noise is drawn once per plan, not once per image (else there is no pattern to
-learn, METHODS 3.2).
+8 x 8 cells, which survive resizing; the default of 0.1 lies above 16 of 224 pixels (``side=0.0714``) and below the 32
+of Semantic Shield (CVPR 2024), because the 8 cells of a smaller patch melt in a small picture; noise is drawn once per
+plan, not once per image (else there is no pattern to learn).
 """
 
 from __future__ import annotations

@@ -2,15 +2,19 @@
 
 Source: Barni et al., arXiv 1902.11237; for CLIP: CleanCLIP and BadCLIP (arXiv 2311.12075), 60/255 sin(2 pi 6 j / W),
 added and clipped as BadCLIP does.
+Differs from it: the period follows the width of the picture, so that it survives resizing; Detect-CLIP (arXiv
+2502.01385) mixes a stored wave in with weight 0.2 instead of adding one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
+from roclip_audit.core.errors import ConfigError
 from roclip_audit.train.attacks.backdoor import DirtyLabel
 from roclip_audit.train.attacks.base import Box, Pattern, Pixels, require_share, whole
 
@@ -50,8 +54,10 @@ class Sig(DirtyLabel):
     def __post_init__(self) -> None:
         DirtyLabel.__post_init__(self)
         require_share(self.name, amplitude=self.amplitude)
+        if not 0.0 < self.periods < float("inf"):
+            raise ConfigError(f"attack {self.name}: periods={self.periods:g} is not above 0")
 
     @property
-    def trigger(self) -> Sinusoid:
+    def triggers(self) -> Mapping[str, Sinusoid]:
         """The wave."""
-        return Sinusoid(amplitude=self.amplitude, periods=self.periods)
+        return {"sinusoid": Sinusoid(amplitude=self.amplitude, periods=self.periods)}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from sklearn.neighbors import NearestNeighbors
 
 from roclip_audit.sanitize.detectors.dao import Dao
 from roclip_audit.sanitize.detectors.lid import Lid
@@ -29,6 +31,15 @@ def test_reads_dimensionality_and_density_of_the_neighbours_from_the_reference_r
         sum(lid[rows[o]] * math.log(far[x] / far[rows[o]]) for o in table.index_NK[x].tolist()) / 4 for x in range(30)
     ]
     assert Dao().score(table).tolist() == pytest.approx([float(one) for one in expected])
+
+
+def test_equals_the_formula_on_scikit_learns_neighbours() -> None:
+    cloud = points(60, 5)
+    distance, index = NearestNeighbors(n_neighbors=12).fit(cloud.numpy()).kneighbors()
+    far = distance[:, -1]
+    lid = -12 / np.log(distance / far[:, None]).sum(1)
+    expected = (lid[index] * np.log(far[:, None] / far[index])).mean(1)
+    assert Dao().score(table_of(cloud, 12)).tolist() == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
 def test_by_hand() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from sklearn.neighbors import NearestNeighbors
 
 from roclip_audit.sanitize.detectors import neighbour_table
 from roclip_audit.sanitize.detectors.lid import MAX_LID, Lid, lid_mle
@@ -17,6 +19,13 @@ def test_equals_brute_force(k: int) -> None:
     cloud = points(40, 5)
     expected = [brute_lid(cloud, x, k) for x in range(40)]
     assert Lid().score(table_of(cloud, k)).tolist() == pytest.approx(expected, rel=1e-4)
+
+
+def test_equals_the_formula_on_scikit_learns_distances() -> None:
+    cloud = points(60, 5)
+    distance, _ = NearestNeighbors(n_neighbors=12).fit(cloud.numpy()).kneighbors()
+    expected = -12 / np.log(distance / distance[:, -1:]).sum(1)
+    assert Lid().score(table_of(cloud, 12)).tolist() == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("dimension", [1, 2, 5, 20])

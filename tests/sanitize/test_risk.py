@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from roclip_audit.sanitize.risk import ORDINARY_P, Risk, combine, duplicates_p, log_factor
+from roclip_audit.sanitize.suspicion import Calibrated, Interval
+from roclip_audit.sanitize.traits import Traits
+
+
+def risk_of(suspicion: list[float], p: list[float], group: list[int] | None = None) -> Risk:
+    n = len(suspicion)
+    s = np.array(suspicion)
+    calibrated = Calibrated(s, s, s, Interval(0.05, 0.04, 0.06))
+    strength = torch.zeros(n, dtype=torch.float64)
+    traits = Traits(texture_N=strength, patch_N=strength, p_N=torch.tensor(p, dtype=torch.float64))
+    return combine(calibrated, traits, torch.tensor(group or list(range(n))), torch.arange(n))
+
+
+def test_factor_is_the_bound_of_sellke_bayarri_berger() -> None:
+    """Their table: p = 0.01 gives odds of 1 to 8.13, p = 0.001 of 1 to 53.3; here relative to p = 0.01."""
+    found = log_factor(torch.tensor([0.001], dtype=torch.float64)).exp()
+    assert float(found) == pytest.approx(53.25 / 7.988, rel=1e-3)
+    assert ORDINARY_P == 0.01
+
+
+def test_ordinary_p_values_change_nothing() -> None:
+    assert log_factor(torch.tensor([0.01, 0.3, 1.0], dtype=torch.float64)).tolist() == [0, 0, 0]
+
+
+def test_without_other_reasons_risk_is_suspicion() -> None:
+    found = risk_of([0.001, 0.2, 0.9], [1.0, 0.5, 0.02])
+    assert found.risk_N.tolist() == pytest.approx([0.001, 0.2, 0.9])
+    assert found.reasons == ["pairing"] * 3
+
+
+def test_a_trait_lifts_a_doubtful_pairing_to_the_top_and_one_that_fits_not() -> None:
+    found = risk_of([0.3, 0.3, 0.0001, 0.9], [1e-4, 1.0, 1e-4, 1.0])
+    risk = found.risk_N.tolist()
+    assert risk[0] > risk[3] > risk[1] > risk[2] > 0.0001
+    assert found.reasons == ["trait", "pairing", "trait", "pairing"]
+
+
+def test_odds_multiply() -> None:
+    s, p = 0.2, 1e-3
+    factor = (1 / (-math.e * p * math.log(p))) / (1 / (-math.e * 0.01 * math.log(0.01)))
+    odds = s / (1 - s) * factor
+    assert float(risk_of([s], [p]).risk_N[0]) == pytest.approx(odds / (1 + odds))
+
+
+def test_a_picture_under_many_captions_is_a_duplicate() -> None:
+    group = [0] * 30 + list(range(1, 9_971))
+    p = duplicates_p(torch.tensor(group), torch.arange(10_000))
+    assert p[:30].tolist() == pytest.approx([2 * 2 / 9_972] * 30)
+    assert p[30:].tolist() == [1.0] * 9_970
+    assert risk_of([0.2] * 10_000, [1.0] * 10_000, group).reasons[:31] == ["duplicates"] * 30 + ["pairing"]
+
+
+def test_copies_with_captions_that_fit_are_an_honest_family() -> None:
+    group = [0] * 30 + list(range(1, 971))
+    found = risk_of([0.05] * 1000, [1.0] * 1000, group)
+    assert found.reasons == ["pairing"] * 1000
+    assert found.risk_N.tolist() == pytest.approx([0.05] * 1000)
+
+
+def test_a_sure_pairing_stays_finite() -> None:
+    found = risk_of([0.0, 1.0], [1e-4, 1e-4]).risk_N
+    assert bool(found.isfinite().all())
+    assert found[1] > found[0]
