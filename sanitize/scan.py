@@ -174,8 +174,8 @@ def scan(config: ScanConfig, reporter: Reporter) -> ScanReport:
         "traits": asdict(judging.traits),
         "index": asdict(index_config),
         "encode": asdict(encode_config),
+        "campaigns": asdict(campaign_config),
     }
-    settings["campaigns"] = asdict(campaign_config)
     write_json(
         run.manifest,
         {
