@@ -40,7 +40,7 @@ class CampaignConfig:
 
     unrelated: float = 0.2
     trait_p: float = 1e-3
-    unrelated_if_traced: float = 0.1
+    unrelated_if_traced: float = 0.05
     level: float = 0.05
     min_ratio: float = 2.0
     min_excess: float = 0.15
