@@ -16,8 +16,12 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
+from roclip_audit.audit.decision_log import read_log
+from roclip_audit.audit.decision_tables import insert_history
+from roclip_audit.audit.domains import add_domains
 from roclip_audit.audit.manifest import Manifest, ShardEntry, read_manifest
 from roclip_audit.audit.relations import (
+    DECISIONS_VIEW,
     DOMAIN_SQL,
     SCHEMA_VERSION,
     SUSPICION,
@@ -26,8 +30,16 @@ from roclip_audit.audit.relations import (
     Relation,
     create_statements,
 )
-from roclip_audit.audit.stage_files import ABOUT_PAIRS, read_about, read_campaigns, read_pairs, read_problems
-from roclip_audit.audit.store import connected, store_error
+from roclip_audit.audit.stage_files import (
+    ABOUT_PAIRS,
+    read_about,
+    read_campaigns,
+    read_fetched,
+    read_pairs,
+    read_problems,
+    read_rejected,
+)
+from roclip_audit.audit.store import refuse_if_written_to, store_error
 from roclip_audit.core.errors import StoreError
 from roclip_audit.core.run import RunFolder, write_atomic
 from roclip_audit.core.schema import EVIDENCE, PAIRS
@@ -37,7 +49,7 @@ BATCH_PAIRS = 122_880  # one DuckDB row group
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IngestReport:
-    """What went into the database; ``n_decisions`` were carried over, ``n_stale_decisions`` of them name no pair."""
+    """What went into the database; ``n_decisions`` stand in the log, ``n_stale_decisions`` of them name no pair."""
 
     n_shards: int
     n_pairs: int
@@ -143,7 +155,7 @@ def _insert_scored(first: int, end: int) -> str:
         join (from pairs where pair {within}) p on p.pair = i.pair
         left join (from store.rivals where rank = 1 and pair {within}) r on r.pair = i.pair
         left join pairs o on o.pair = r.rival_pair
-        left join decisions d on d.uid = p.uid
+        left join ({DECISIONS_VIEW.select}) d on d.uid = p.uid
         order by i.pair
     """  # noqa: S608
 
@@ -183,6 +195,23 @@ def _add_problems(connection: duckdb.DuckDBPyConnection, run: RunFolder, manifes
         tables = [table for shard in batch for table in read_problems(run, shard)]
         if tables:
             _run(connection, "insert into problems by name select * from incoming", pa.concat_tables(tables))
+
+
+_INSERT_FETCHED = f"""
+    insert into fetched by name
+    select p.uid, i.* exclude (n) from (select *, {DOMAIN_SQL} as domain, row_number() over () as n from incoming) i
+    left join pairs p on p.shard = i.shard and p.ordinal = i.ordinal order by i.n
+"""  # noqa: S608
+
+
+def _add_fetched(connection: duckdb.DuckDBPyConnection, run: RunFolder, manifest: Manifest) -> None:
+    for batch in _batches(manifest.shards):
+        tables = list(read_fetched(run, batch))
+        if tables:
+            _run(connection, _INSERT_FETCHED, pa.concat_tables(tables))
+    rejected = read_rejected(run)
+    if rejected is not None and rejected.num_rows:
+        _run(connection, _INSERT_FETCHED, rejected)
 
 
 def _add_campaigns(connection: duckdb.DuckDBPyConnection, run: RunFolder) -> None:
@@ -229,29 +258,33 @@ def _add_run(connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> None:
     connection.execute(f"insert into runs ({names}) values ({marks})", list(values.values())).fetchall()  # noqa: S608
 
 
-def _previous_decisions(run: RunFolder) -> pa.Table | None:
-    """Read the decisions of the database that is about to be replaced.
+def _let_go_of_previous(run: RunFolder) -> None:
+    """Make sure that nobody is writing to the database that is about to be replaced, and remove its write-ahead log.
 
-    A write-ahead log beside it belongs to a writer that died; opening for writing folds it in, so that it cannot be
-    taken for the new file's.
+    That log belongs to a writer that died, and could be taken for the new file's. All that a writer of ours changes in
+    a finished database is the copy of the log of decisions, so nothing is lost; nor is it if the old file is damaged.
+
+    Raises:
+        StoreLockedError: another process is writing to it.
     """
-    if not run.database.exists():
-        return None
-    log = run.database.with_name(run.database.name + ".wal")
-    with connected(run.database, read_only=not log.exists()) as connection:
-        return connection.sql("select * from decisions").to_arrow_table()
+    if run.database.exists():
+        refuse_if_written_to(run.database)
+    run.database.with_name(run.database.name + ".wal").unlink(missing_ok=True)
 
 
-def _fill(path: Path, run: RunFolder, manifest: Manifest, decisions: pa.Table | None) -> IngestReport:
+def _fill(path: Path, run: RunFolder, manifest: Manifest) -> IngestReport:
     with duckdb.connect(path, config={"autoinstall_known_extensions": False}) as connection:
         _run(connection, "create schema store")
         _create(connection, TABLES)
-        if decisions is not None:
-            _run(connection, "insert into decisions by name select * from incoming", decisions)
+        history, n_bytes = read_log(run)
+        insert_history(connection, history, first_line=0)
+        connection.execute("insert into store.decision_log values (?)", [n_bytes]).fetchall()
         _add_shards(connection, manifest)
         numbers = _add_pairs(connection, run, manifest)
         _add_scores(connection, run, manifest, numbers)
         _add_problems(connection, run, manifest)
+        _add_fetched(connection, run, manifest)
+        add_domains(connection)
         _add_campaigns(connection, run)
         _add_run(connection, manifest)
         _create(connection, VIEWS)
@@ -272,7 +305,7 @@ def _fill(path: Path, run: RunFolder, manifest: Manifest, decisions: pa.Table | 
 
 
 def ingest(run: RunFolder) -> IngestReport:
-    """Build the database of a finished scan and move it into place; decisions of the previous one are kept.
+    """Build the database of a finished scan and move it into place, with the decisions of the log.
 
     The caller holds ``run.locked()``.
 
@@ -281,16 +314,16 @@ def ingest(run: RunFolder) -> IngestReport:
 
     Raises:
         StoreLockedError: another process is writing to the previous database.
-        StoreError: the scan is unfinished, one of its files is damaged or missing, or the previous database (whose
-            decisions would be lost) cannot be read.
+        StoreError: the scan is unfinished, one of its files is damaged or missing, or the log of decisions cannot be
+            read.
     """
     manifest = read_manifest(run)
     for leftover in run.root.glob(f".tmp-*-{run.database.name}*"):
         leftover.unlink(missing_ok=True)
-    decisions = _previous_decisions(run)
+    _let_go_of_previous(run)
     reports: list[IngestReport] = []
     try:
-        write_atomic(run.database, lambda path: reports.append(_fill(path, run, manifest, decisions)))
+        write_atomic(run.database, lambda path: reports.append(_fill(path, run, manifest)))
     except duckdb.Error as error:
         raise store_error(run.database, error) from error
     return reports[0]

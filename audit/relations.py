@@ -16,12 +16,27 @@ Names of tables, views and columns are a promise to the people whose queries use
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from roclip_audit.audit.provenance import (
+    ABOUT_DOMAIN,
+    DOMAINS_TABLE,
+    FETCHED_TABLE,
+    FLAG_FDR,
+    INTEGRITY,
+    INTEGRITY_BY_KIND,
+    MANY_URLS,
+    SAME_PICTURE,
+    SELECT_INTEGRITY,
+    SELECT_INTEGRITY_BY_KIND,
+    SELECT_SAME_PICTURE,
+    select_by_domain,
+)
 from roclip_audit.core.schema import (
     CAMPAIGN_PAIRS,
     CAMPAIGNS,
+    DECISION_HISTORY,
     DECISIONS,
     EVIDENCE,
     NEIGHBOURS,
@@ -34,7 +49,6 @@ from roclip_audit.core.schema import (
 )
 
 SCHEMA_VERSION = 2
-FLAG_FDR = 0.1
 
 # The host of a url that anybody may have written: what follows '//', up to the path, without user, port and trailing
 # dots. Tabs and line breaks vanish and a backslash ends the host, as in browsers. Anything else is no domain: null.
@@ -124,16 +138,30 @@ TABLES: tuple[Relation, ...] = (
     ),
     Relation(name="problems", comment="Everything that was wrong with a pair or a shard.", columns=PROBLEMS),
     Relation(
+        name="fetched",
+        comment="Every URL that was tried for these shards, and rows of the list that were not, where that is known.",
+        columns=FETCHED_TABLE,
+    ),
+    Relation(
         name="campaigns",
         comment="Groups of suspicious pairs that belong together, the most significant first.",
         columns=CAMPAIGNS,
     ),
     Relation(name="campaign_pairs", comment="Which pairs belong to which campaign.", columns=CAMPAIGN_PAIRS),
-    Relation(name="decisions", comment="What people decided about pairs; survives every new scan.", columns=DECISIONS),
+    Relation(
+        name="decision_history",
+        comment="Every line of the log of decisions, decisions.jsonl in the run folder, oldest first.",
+        columns=DECISION_HISTORY,
+    ),
     Relation(
         name="store.scored",
         comment="One wide row per scored pair, behind the views suspicion and evidence; query those.",
         columns=(*SUSPICION, PAIR_NUMBER),
+    ),
+    Relation(
+        name="store.domains",
+        comment="One row per domain, behind the view by_domain.",
+        columns=DOMAINS_TABLE,
     ),
     Relation(
         name="store.rivals",
@@ -155,6 +183,11 @@ TABLES: tuple[Relation, ...] = (
             NEIGHBOURS[4],
         ),
     ),
+    Relation(
+        name="store.decision_log",
+        comment="How much of the log of decisions is in this database; one row.",
+        columns=(Column("bytes", "UBIGINT", "Bytes of decisions.jsonl that decision_history holds"),),
+    ),
 )
 
 _SELECT_SUSPICION = _select_scored(SUSPICION)
@@ -164,6 +197,14 @@ _FLAGGED_SHARE = Column("flagged_share", "DOUBLE", "n_flagged / n_scored")
 _EXPECTED = Column("expected_mismatched", "DOUBLE", "Expected number of mismatched pairs: the sum of suspicion")
 _MEAN = Column("mean_suspicion", "DOUBLE", "Mean suspicion of the scored pairs, 0 to 1")
 _N_SCORED = Column("n_scored", "UBIGINT", "Pairs with evidence")
+
+DECISIONS_VIEW = Relation(
+    name="decisions",
+    comment="What people decided about pairs, the last verdict on each; survives every new scan.",
+    columns=DECISIONS,
+    select="""select uid, verdict, note, decided_at, reviewer from decision_history
+        qualify row_number() over (partition by uid order by line desc) = 1 and verdict <> 'clear'""",
+)
 
 VIEWS: tuple[Relation, ...] = (
     Relation(
@@ -198,6 +239,7 @@ VIEWS: tuple[Relation, ...] = (
         select="""select p.uid, n.kind, n.rank, o.uid as neighbour_uid, n.similarity
             from store.neighbours n join pairs p on p.pair = n.pair join pairs o on o.pair = n.neighbour_pair""",
     ),
+    DECISIONS_VIEW,
     Relation(
         name="by_shard",
         comment="One row per shard, whether it could be read or not.",
@@ -225,7 +267,8 @@ VIEWS: tuple[Relation, ...] = (
     ),
     Relation(
         name="by_domain",
-        comment="One row per domain of the scored pairs' urls, the most expected mismatches first.",
+        comment="One row per domain of the scored pairs' urls and of the URLs that were tried, the most expected "
+        "mismatches first.",
         columns=(
             Column("domain", "VARCHAR", "Host of the url; null for pairs without a usable url"),
             _N_SCORED,
@@ -233,12 +276,28 @@ VIEWS: tuple[Relation, ...] = (
             _FLAGGED_SHARE,
             _EXPECTED,
             _MEAN,
+            *ABOUT_DOMAIN,
         ),
-        select=f"""
-            select domain, count(*)::ubigint as n_scored, (count(*) filter (where {_FLAGGED}))::ubigint as n_flagged,
-                count(*) filter (where {_FLAGGED}) / count(*) as flagged_share, sum(suspicion) as expected_mismatched,
-                avg(suspicion) as mean_suspicion
-            from store.scored group by domain order by expected_mismatched desc, domain""",  # noqa: S608
+        select=select_by_domain(_FLAGGED),
+    ),
+    Relation(
+        name="same_picture",
+        comment="One row per picture that came from several URLs, byte for byte, the most URLs first.",
+        columns=SAME_PICTURE,
+        select=SELECT_SAME_PICTURE,
+    ),
+    Relation(
+        name="integrity",
+        comment="What is wrong with where pictures came from, one row per URL and finding; same_picture from "
+        f"{MANY_URLS} URLs on.",
+        columns=INTEGRITY,
+        select=SELECT_INTEGRITY,
+    ),
+    Relation(
+        name="integrity_by_kind",
+        comment="One row per kind of finding in integrity, the most frequent first.",
+        columns=INTEGRITY_BY_KIND,
+        select=SELECT_INTEGRITY_BY_KIND,
     ),
     Relation(
         name="problems_by_kind",
@@ -279,21 +338,33 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _create(relation: Relation) -> str:
+def _create(relation: Relation, temporary: str) -> str:
     if relation.select:
-        return f"create view {relation.name} as {relation.select}"
+        return f"create {temporary} view {relation.name} as {relation.select}"
     columns = ", ".join(f'"{column.name}" {column.type}' for column in relation.columns)
-    return f"create table {relation.name} ({columns})"
+    return f"create {temporary} table {relation.name} ({columns})"
 
 
 def create_statements(relations: tuple[Relation, ...]) -> tuple[str, ...]:
     """Return the SQL that makes the relations and comments on them and on every column."""
     statements = []
     for relation in relations:
-        statements.append(_create(relation))
+        statements.append(_create(relation, ""))
         statements.append(f"comment on {relation.kind} {relation.name} is {_quoted(relation.comment)}")
         statements += [
             f'comment on column {relation.name}."{column.name}" is {_quoted(column.comment)}'
             for column in relation.columns
         ]
     return tuple(statements)
+
+
+def shadow_statements(scored: str) -> tuple[str, ...]:
+    """Return the SQL of temporary relations that stand before those of the file that decisions change.
+
+    Args:
+        scored: what to read instead of ``store.scored``.
+    """
+    history = next(relation for relation in TABLES if relation.name == "decision_history")
+    changed = (relation for relation in VIEWS if "decision" in relation.select)
+    views = (replace(one, select=one.select.replace("store.scored", scored)) for one in changed)
+    return tuple(_create(relation, "temp") for relation in (history, *views))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from roclip_audit.audit.relations import RELATIONS, SCHEMA_VERSION, Relation
 from roclip_audit.core.errors import ConfigError
+from roclip_audit.core.fetched import FETCH_REASONS
 from roclip_audit.core.problems import REASONS
 from roclip_audit.core.schema import QUARANTINE, Column
 
@@ -44,6 +45,19 @@ where suspicion.fdr <= limits.fdr group by all order by 1""",
         """from by_domain where n_scored >= 5 and mean_suspicion > 2 * (select estimate from contamination) limit 20""",
     ),
     Example(
+        "Domains with more suspicious pairs than chance explains, and what else is odd about them",
+        """select domain, n_scored, n_flagged, p_corrected, n_urls, n_dead, n_hash_mismatch, n_shared_pictures
+from by_domain where p_corrected <= 0.05 order by p_corrected limit 20""",
+    ),
+    Example(
+        "What is wrong with where the pictures came from",
+        "select finding, n_urls, n_pairs, n_domains, example_url, example_detail from integrity_by_kind",
+    ),
+    Example(
+        "Placeholders: one picture behind many URLs, under many captions",
+        "from same_picture where n_urls >= 3 and n_captions >= 3 limit 20",
+    ),
+    Example(
         "Pictures that come again and again under different captions",
         """select duplicate_group, count(*) as n_pairs, count(distinct caption) as n_captions, max(suspicion) as worst,
     any_value(caption order by suspicion desc) as example
@@ -66,13 +80,17 @@ from suspicion s join rivals r using (uid) join pairs p on p.uid = r.rival_uid
 where s.fdr <= 0.1 and r.margin > 0 order by s.suspicion desc, s.uid, r.rank limit 20""",
     ),
     Example(
+        "What people decided, who and why, with everything that was overruled or taken back",
+        "select uid, verdict, reviewer, note, decided_at from decision_history order by line desc limit 20",
+    ),
+    Example(
         "What could not be scored, and why",
         "select reason, fatal, n_problems, example_shard, example_key, example_detail from problems_by_kind",
     ),
     Example(
         "What a column means, asked of the database itself",
         """select column_name, data_type, comment from duckdb_columns()
-where table_name = 'suspicion' and column_name in ('suspicion', 'fdr', 'q')""",
+where table_name = 'suspicion' and column_name in ('suspicion', 'fdr', 'q') and comment is not null""",
     ),
 )
 
@@ -87,8 +105,8 @@ A scan leaves one DuckDB file, `audit.duckdb` (schema version {SCHEMA_VERSION}, 
 Every measurement is turned so that higher means more suspicious, except where the comment says otherwise (`p_value`,
 `cosine`, `win_probability`, `wins`). The same comments are in the database.
 """
-_STORE = """`store.scored`, `store.rivals` and `store.neighbours` hold what the views show, in the form that is fast
-(audit/relations.py says why). They are no promise and may change with any version.
+_STORE = """`store.scored`, `store.rivals`, `store.neighbours` and `store.domains` hold what the views show,
+in the form that is fast (audit/relations.py says why). They are no promise and may change with any version.
 """
 
 
@@ -129,6 +147,11 @@ def _lines() -> Iterator[str]:
     yield ""
     yield from ("| reason | meaning |", "|---|---|")
     yield from (f"| `{reason}` | {_cell(meaning)} |" for reason, meaning in REASONS.items())
+    yield ""
+    yield "## Reasons in fetched and integrity"
+    yield ""
+    yield from ("| reason | meaning |", "|---|---|")
+    yield from (f"| `{reason}` | {_cell(meaning)} |" for reason, meaning in FETCH_REASONS.items())
     yield ""
     yield "## quarantine/reasons.parquet of `curate`"
     yield ""

@@ -179,17 +179,21 @@ def show(run: RunFolder, name: str) -> PairReport:
         StoreError: the database is missing, damaged or locked.
     """
     with open_readonly(run) as connection, clear_errors(run.database):
-        uid = find_pair(connection, name)
-        row = next(_rows(connection, _PAIR, [uid]))
-        number = [row.pop("pair")]
-        measured = next(_rows(connection, "from store.scored where pair = ?", number), None)
-        return PairReport(
-            **row,
-            evidence=() if measured is None else _facts(measured),
-            rivals=tuple(Rival(**row) for row in _rows(connection, _RIVALS, number)),
-            neighbours=tuple(Neighbour(**row) for row in _rows(connection, _NEIGHBOURS, number)),
-            problems=tuple(PairProblem(**row) for row in _rows(connection, _PROBLEMS, [row["shard"], row["ordinal"]])),
-        )
+        return report_on(connection, find_pair(connection, name))
+
+
+def report_on(connection: duckdb.DuckDBPyConnection, uid: str) -> PairReport:
+    """Collect what is known about the pair with this uid, which exists."""
+    row = next(_rows(connection, _PAIR, [uid]))
+    number = [row.pop("pair")]
+    measured = next(_rows(connection, "from store.scored where pair = ?", number), None)
+    return PairReport(
+        **row,
+        evidence=() if measured is None else _facts(measured),
+        rivals=tuple(Rival(**row) for row in _rows(connection, _RIVALS, number)),
+        neighbours=tuple(Neighbour(**row) for row in _rows(connection, _NEIGHBOURS, number)),
+        problems=tuple(PairProblem(**row) for row in _rows(connection, _PROBLEMS, [row["shard"], row["ordinal"]])),
+    )
 
 
 def _facts(measured: dict[str, Any]) -> tuple[Fact, ...]:

@@ -11,8 +11,19 @@ import pyarrow.parquet as pq
 
 from roclip_audit.audit.manifest import ShardEntry
 from roclip_audit.core.errors import StoreError
+from roclip_audit.core.fetched import REJECTED_FILE
 from roclip_audit.core.run import RunFolder
-from roclip_audit.core.schema import CAMPAIGN_PAIRS, CAMPAIGNS, EVIDENCE, NEIGHBOURS, PAIRS, PROBLEMS, RIVALS, Column
+from roclip_audit.core.schema import (
+    CAMPAIGN_PAIRS,
+    CAMPAIGNS,
+    EVIDENCE,
+    FETCHED,
+    NEIGHBOURS,
+    PAIRS,
+    PROBLEMS,
+    RIVALS,
+    Column,
+)
 from roclip_audit.core.tables import arrow_schema
 
 _ENCODED = tuple(column for column in PAIRS if column.name in {"ordinal", "width", "height", "dhash", "scored"})
@@ -107,6 +118,27 @@ def read_problems(run: RunFolder, shard: ShardEntry) -> Iterator[pa.Table]:
     for stage in ("problems/index", "problems/encode"):
         if (run.root / stage / f"{shard.id}.parquet").exists():
             yield read_stage(run, stage, shard, PROBLEMS)
+
+
+def read_fetched(run: RunFolder, shards: Sequence[ShardEntry]) -> Iterator[pa.Table]:
+    """Yield what is known of the fetching of these shards, one table a shard that has something.
+
+    Raises:
+        StoreError: a file is damaged.
+    """
+    for shard in shards:
+        if (run.root / "fetched" / f"{shard.id}.parquet").exists():
+            yield read_stage(run, "fetched", shard, FETCHED)
+
+
+def read_rejected(run: RunFolder) -> pa.Table | None:
+    """Read the rows of lists that were not tried; nothing if the scan knows of none.
+
+    Raises:
+        StoreError: the file is damaged.
+    """
+    path = run.root / "fetched" / REJECTED_FILE
+    return _read(path, FETCHED) if path.exists() else None
 
 
 def read_campaigns(run: RunFolder, table: str) -> pa.Table | None:

@@ -1,7 +1,7 @@
 """Open the database of a run: read-only and shut in by default, with errors that say what to do.
 
 DuckDB allows one writing process or many reading ones. Nobody here writes for long: ``ingest`` builds a new file and
-moves it into place, ``decide`` writes one row.
+moves it into place, and decisions go to a log of their own (audit/decision_log.py).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import duckdb
 
+from roclip_audit.audit.decision_tables import show_current_decisions
 from roclip_audit.audit.relations import SCHEMA_VERSION
 from roclip_audit.core.errors import StoreError, StoreLockedError
 from roclip_audit.core.run import RunFolder
@@ -101,9 +102,25 @@ def connected(path: Path, *, read_only: bool, allow_external: bool = False) -> I
         connection.close()
 
 
+def refuse_if_written_to(path: Path) -> None:
+    """Make sure that no other process is writing to a database file; one that cannot be read is written by nobody.
+
+    Raises:
+        StoreLockedError: another process is writing to it.
+    """
+    try:
+        duckdb.connect(path, read_only=True, config=_SEALED).close()
+    except duckdb.Error as error:
+        found = store_error(path, error)
+        if isinstance(found, StoreLockedError):
+            raise found from error
+
+
 @contextmanager
 def open_readonly(run: RunFolder, *, allow_external: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
     """Connect to a run's database so that no query can change it, nor anything else.
+
+    Decisions are shown as they stand in the log now.
 
     Queries cannot read or write files, install or load extensions, see this process's variables or change settings.
 
@@ -117,4 +134,5 @@ def open_readonly(run: RunFolder, *, allow_external: bool = False) -> Iterator[d
         StoreError: it is missing, damaged or of another version.
     """
     with connected(run.database, read_only=True, allow_external=allow_external) as connection:
+        show_current_decisions(connection, run)
         yield connection

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,8 @@ import typer
 
 from roclip_audit.cli.options import Quiet, Workers
 from roclip_audit.cli.render import count, percent, print_facts
-from roclip_audit.cli.scan import describe, scan_and_ingest
+from roclip_audit.cli.scan import scan_and_ingest
+from roclip_audit.cli.summary import WARNINGS, describe, next_commands, print_next
 from roclip_audit.core.errors import ConfigError
 from roclip_audit.core.progress import Reporter, make_reporter
 
@@ -46,12 +48,6 @@ LIST_SQL = """
     select count(*), coalesce(sum(1 - suspicion), 0)::double, count(*) filter (attack is null)
     from suspicion join read_parquet('{truth}') as truth using (uid) where fdr <= 0.1"""
 
-NEXT = """Next:
-  roclip-audit sql --audit {audit} "select uid, caption, suspicion, fdr from suspicion order by risk desc limit 20"
-  roclip-audit show --audit {audit} {uid} --image pair.png
-  roclip-audit curate --audit {audit} {shards} {curated} --where "fdr <= 0.1"
-  roclip-audit scan YOUR_SHARDS/"""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttackResult:
@@ -82,20 +78,26 @@ def demo(
     workers: Workers = None,
     quiet: Quiet = False,
 ) -> None:
-    """Plant attacks in a few hundred real pairs, scan, and say what was found of them.
+    """Plant attacks in a few hundred real pairs, scan, say what was found of them, and write a report.
 
     Everything is written to DIR; a second call does only what is missing there.
     """
+    from roclip_audit.audit.findings import read_findings
+    from roclip_audit.audit.report.page import write_report
     from roclip_audit.core.run import RunFolder
 
     reporter, run = make_reporter(quiet=quiet), RunFolder(out / "audit")
     planted = plant(out, reporter)
     report = scan_and_ingest(scan_config(planted / "shards", run, workers), reporter)
-    print_facts(describe(report, run.root))
+    print_facts(describe(report, read_findings(run), run.root), warnings=WARNINGS)
     attacks, flagged = measure(run, planted / "truth" / "truth.parquet")
     print_result(attacks, flagged)
     uid = print_most_suspicious(run)
-    typer.echo(NEXT.format(audit=run.root, shards=planted / "shards", curated=out / "curated", uid=uid))
+    page = write_report(run, out / "report.html")
+    print_facts([("report", f"{page.path} ({page.n_bytes / 1e6:.1f} MB): open it in a browser")])
+    commands = next_commands([str(planted / "shards")], run.root, curated=out / "curated")
+    show = f"roclip-audit show --audit {shlex.quote(str(run.root))} {uid} --image pair.png"
+    print_next([*commands[1:-1], show, commands[-1], "roclip-audit scan YOUR_SHARDS/"])
 
 
 def plant(out: Path, reporter: Reporter) -> Path:

@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from roclip_audit import __version__
-from roclip_audit.cli import bench, curate, demo, doctor, export, poison, scan, show, sql
+from roclip_audit.cli import bench, curate, demo, doctor, export, fetch, poison, report, review, scan, show, sql
 from roclip_audit.core.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, RoclipAuditError
 from roclip_audit.core.terminal import say
 
@@ -27,6 +27,7 @@ EXAMPLES = """Start with:
   roclip-audit demo
   roclip-audit scan shards/
   roclip-audit sql "select uid, caption, suspicion, fdr, rival_caption from suspicion order by risk desc limit 20"
+  roclip-audit report
   roclip-audit curate shards/ curated/ --where "fdr <= 0.1"
 
 Exit codes: 0 ok; 1 findings above --fail-on; 2 usage or configuration, or an error in roclip-audit; 3 finished, but
@@ -65,7 +66,6 @@ app = typer.Typer(
     cls=Commands,
     epilog=EXAMPLES,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -90,10 +90,13 @@ def roclip_audit(
 app.command(short_help="Give every pair a suspicion, and every list an error rate.", epilog=scan.EXAMPLES)(scan.scan)
 app.command(short_help="Query the results, read-only.", epilog=sql.EXAMPLES)(sql.sql)
 app.command(short_help="Show one pair with all its evidence.", epilog=show.EXAMPLES)(show.show)
+app.command(short_help="Write one HTML page about a run.", epilog=report.EXAMPLES)(report.report)
+app.command(short_help="Look at pairs and decide, in the browser.", epilog=review.EXAMPLES)(review.review)
 app.command(short_help="Write shards without the pairs that a rule names.", epilog=curate.EXAMPLES)(curate.curate)
 app.command(short_help="Write scores, keep lists, embeddings or pictures for other tools.", epilog=export.EXAMPLES)(
     export.export
 )
+app.command(short_help="Fetch a list of URLs into shards, or look at them again.", epilog=fetch.EXAMPLES)(fetch.fetch)
 app.command(short_help="Plant known attacks in a copy, with ground truth.", epilog=poison.EXAMPLES)(poison.poison)
 app.command(short_help="Measure detection against planted truth and against peers.", epilog=bench.EXAMPLES)(bench.bench)
 app.command(short_help="Plant, scan and compare, on the pairs that ship.", epilog=demo.EXAMPLES)(demo.demo)

@@ -3,32 +3,38 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import os
+import sys
+from collections.abc import Collection, Iterable
 
 import typer
 
-from roclip_audit.core.progress import counted
 from roclip_audit.core.terminal import printable
+from roclip_audit.core.words import count as count
+from roclip_audit.core.words import percent as percent
 
 
-def percent(share: float) -> str:
-    """Return a share with three digits at most: ``0.046 %``, ``6.4 %``, ``41 %``."""
-    value = 100 * share
-    digits = 0 if value >= 9.95 else 1 if value >= 0.995 else 2 if value >= 0.0995 else 3
-    return f"{value:.{digits}f} %"
+def painted(text: str, **style: bool | str) -> str:
+    """Return text with a style of ``typer.style`` where stdout is a terminal that may have colours, else as it is.
+
+    ``NO_COLOR`` (any value but the empty one) and ``TERM=dumb`` are honoured; nothing but the style depends on them.
+    """
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") in {"dumb", "unknown"}
+    return text if plain or not sys.stdout.isatty() else typer.style(text, **style)  # type: ignore[arg-type]
 
 
-def count(n: int, noun: str) -> str:
-    """Return ``1 pair``, ``6,881 pairs``; ``noun`` is in the singular."""
-    return counted(n, f"{noun}s")
+def print_facts(facts: Iterable[tuple[str, str]], *, warnings: Collection[str] = ()) -> None:
+    """Print lines of name and value, the values under each other; both are made harmless for a terminal.
 
-
-def print_facts(facts: Iterable[tuple[str, str]]) -> None:
-    """Print lines of name and value, the values under each other; both are made harmless for a terminal."""
+    Args:
+        facts: name and value; a line without a name goes on with the one before.
+        warnings: names whose value a person should not miss.
+    """
     rows = [(printable(name), printable(value)) for name, value in facts]
     width = max((len(name) for name, _ in rows), default=0)
     for name, value in rows:
-        typer.echo(f"{name:<{width}}  {value}".rstrip())
+        shown = painted(value, fg="yellow") if name in warnings else value
+        typer.echo(f"{painted(name, dim=True)}{' ' * (width - len(name))}  {shown}".rstrip())
 
 
 def print_json(value: object) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from roclip_audit.cli.options import Json, Quiet, Seed, Shards, Workers
-from roclip_audit.cli.render import count, percent, print_facts, print_json
+from roclip_audit.cli.render import print_facts, print_json
+from roclip_audit.cli.summary import WARNINGS, as_json_value, describe, n_unread, next_commands, print_next
 from roclip_audit.core.errors import EXIT_FINDINGS, EXIT_OK, EXIT_UNREADABLE
-from roclip_audit.core.progress import Reporter, duration, make_reporter
+from roclip_audit.core.progress import Reporter, make_reporter
 
 if TYPE_CHECKING:
     from roclip_audit.sanitize.scan import ScanConfig, ScanReport
@@ -83,7 +83,9 @@ def scan(
     Needs no labels, no GPU and no network. Writes DIR/audit.duckdb, which `roclip-audit sql` queries. Finished work is
     kept: the same command goes on where it stopped, and only what a changed shard or setting concerns is done again.
     """
+    from roclip_audit.audit.findings import read_findings
     from roclip_audit.core.parallel import default_workers
+    from roclip_audit.core.run import RunFolder
     from roclip_audit.sanitize.scan import ScanConfig
 
     config = ScanConfig(
@@ -100,7 +102,12 @@ def scan(
         max_pixels=max_pixels,
     )
     report = scan_and_ingest(config, make_reporter(quiet=quiet))
-    print_json(asdict(report)) if as_json else print_facts(describe(report, out))
+    findings = read_findings(RunFolder(out))
+    if as_json:
+        print_json(as_json_value(report, findings, out))
+    else:
+        print_facts(describe(report, findings, out), warnings=WARNINGS)
+        print_next(next_commands(shards, out))
     raise typer.Exit(exit_code(report, fail_on))
 
 
@@ -117,11 +124,6 @@ def scan_and_ingest(config: ScanConfig, reporter: Reporter) -> ScanReport:
     return report
 
 
-def n_unread(report: ScanReport) -> int:
-    """Return how many pairs have no evidence and how many shards could not be read, together."""
-    return report.n_pairs - report.n_scored + report.n_unreadable_shards
-
-
 def exit_code(report: ScanReport, fail_on: float | None) -> int:
     """Return what the command ends with; what could not be read comes before what was found."""
     if n_unread(report):
@@ -129,27 +131,3 @@ def exit_code(report: ScanReport, fail_on: float | None) -> int:
     if fail_on is not None and report.contamination.estimate > fail_on:
         return EXIT_FINDINGS
     return EXIT_OK
-
-
-def describe(report: ScanReport, out: Path) -> list[tuple[str, str]]:
-    """Return the report as lines of name and value."""
-    share = report.contamination
-    facts = [
-        (
-            "scanned",
-            f"{count(report.n_pairs, 'pair')} in {count(report.n_shards, 'shard')}, {duration(report.seconds)}",
-        ),
-        ("mismatched", f"about {percent(share.estimate)} ({percent(share.low)} to {percent(share.high)})"),
-        ("flagged", f"{count(report.n_flagged, 'pair')}, of them about {report.expected_sound:.0f} sound (fdr <= 0.1)"),
-        ("problems", f"{report.n_problems:,}"),
-        ("database", str(out / "audit.duckdb")),
-    ]
-    if report.reused:
-        facts.insert(1, ("resumed", f"{count(report.reused, 'piece')} of work finished before"))
-    if n_unread(report):
-        n_pairs, n_shards = report.n_pairs - report.n_scored, report.n_unreadable_shards
-        unread = (
-            f"{count(n_pairs, 'pair')} without evidence, {count(n_shards, 'unreadable shard')}; see problems_by_kind"
-        )
-        facts.insert(-1, ("unread", unread))
-    return facts

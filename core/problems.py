@@ -39,6 +39,7 @@ REASONS: Final[dict[str, str]] = {
     "caption_too_long": "The caption was cut at the limit",
     "captions_differ": "txt and json hold different captions; txt was scanned",
     "json_invalid": "The json member is no JSON object, is nested too deeply or is larger than the limit",
+    "hash_mismatch": "The downloaded file does not have the hash that the list publishes: it changed, or was replaced",
     "uid_invalid": "The uid in json or parquet is not 32 hex characters; one was derived",
     "key_repeated": "The same key occurred before in this shard",
     # the image itself

@@ -206,7 +206,7 @@ class BarReporter:
     def __init__(self, console: Console | None = None) -> None:
         from rich.console import Console
 
-        self._console = Console(stderr=True, highlight=False) if console is None else console
+        self._console = Console(stderr=True, highlight=False, emoji=False) if console is None else console
 
     def _bars(self) -> RichProgress:
         from rich import progress
@@ -248,4 +248,4 @@ def make_reporter(*, quiet: bool = False, stream: TextIO | None = None) -> Repor
         return PlainReporter(stream)
     from rich.console import Console
 
-    return BarReporter(Console(file=target, highlight=False))
+    return BarReporter(Console(file=target, highlight=False, emoji=False))

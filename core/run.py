@@ -6,6 +6,8 @@
       manifest.json                        what was scanned with what; written last
       pairs/<shard_id>.parquet             index stage        schema PAIRS
       problems/index/<shard_id>.parquet    index stage        schema PROBLEMS
+      fetched/<shard_id>.parquet           index stage        schema FETCHED; where img2dataset's parquet is there
+      fetched/rejected.parquet             index stage        schema FETCHED; rows of the list that were not tried
       embeddings/<shard_id>.{image,text}.npy, .parquet        encode stage
       problems/encode/<shard_id>.parquet   encode stage       schema PROBLEMS
       align/                               align stage (global)

@@ -222,6 +222,18 @@ DECISIONS: tuple[Column, ...] = (
     Column("verdict", "VARCHAR", "keep or drop; stronger than every rule"),
     Column("note", "VARCHAR", "Why, in the words of whoever decided"),
     Column("decided_at", "TIMESTAMP", "When, UTC"),
+    Column("reviewer", "VARCHAR", "Who decided"),
+)
+
+DECISION_HISTORY: tuple[Column, ...] = (
+    Column("line", "UBIGINT", "Place in the log, from 0; the last line about a pair counts"),
+    Column("uid", "VARCHAR", "Identity of the pair"),
+    Column("verdict", "VARCHAR", "keep, drop, or clear: as if nothing had been decided"),
+    Column("note", "VARCHAR", "Why, in the words of whoever decided"),
+    Column("decided_at", "TIMESTAMP", "When, UTC"),
+    Column("reviewer", "VARCHAR", "Who decided"),
+    Column("action", "VARCHAR", "The same for all that was decided at once"),
+    Column("undoes", "VARCHAR", "The action that this line takes back; null for a decision of its own"),
 )
 
 # quarantine/reasons.parquet of `curate`: what was left out and where it lies now.
@@ -233,4 +245,42 @@ QUARANTINE: tuple[Column, ...] = (
     Column("ordinal", "UINTEGER", "Position of the pair in its shard; null for a member that belongs to no pair"),
     Column("reason", "VARCHAR", "Why it was left out"),
     Column("new_shard", "VARCHAR", "Tar in the quarantine folder that holds its original bytes"),
+)
+
+# What is known of the fetching: shards of img2dataset say it in the parquet beside them, `fetch` in its own folder.
+
+FETCHED: tuple[Column, ...] = (
+    Column("shard", "VARCHAR", "Name of the shard; null for a row of the list that was not tried"),
+    Column("key", "VARCHAR", "WebDataset key that the URL got; null for a row of the list that was not tried"),
+    Column("ordinal", "UINTEGER", "Position of its pair in the shard; null if it gave none"),
+    Column("url", "VARCHAR", "The URL that was tried; cut if it was too long to be one"),
+    Column("status", "VARCHAR", "success, failed_to_download, failed_to_resize or rejected (not tried)"),
+    Column("reason", "VARCHAR", "Why it gave no pair, one of a fixed list (docs/schema.md); null if it did"),
+    Column("detail", "VARCHAR", "What exactly was found"),
+    Column("sha256", "VARCHAR", "SHA-256 of the downloaded file, before it was encoded anew"),
+    Column("published_hash", "VARCHAR", "What the list says that the hash is, kind:hex"),
+    Column("hash_matches", "BOOLEAN", "Whether the two agree; null where they cannot be compared"),
+    Column("list_row", "UBIGINT", "Row of the list, from 1, if `fetch` made the shard"),
+)
+
+REJECTED: tuple[Column, ...] = (
+    Column("list_file", "VARCHAR", "File of the list"),
+    Column("list_row", "UBIGINT", "Row in that file, from 1, without a header"),
+    Column("url", "VARCHAR", "What stood in the place of the URL, made harmless and cut"),
+    Column("reason", "VARCHAR", "Why the row was not tried, one of a fixed list (docs/schema.md)"),
+    Column("detail", "VARCHAR", "What exactly was found"),
+)
+
+# fetch/rechecks/DATE.parquet of `fetch --recheck`.
+
+RECHECKED: tuple[Column, ...] = (
+    Column("shard", "VARCHAR", "Shard of the pair"),
+    Column("key", "VARCHAR", "WebDataset key of the pair"),
+    Column("url", "VARCHAR", "The URL that was downloaded again"),
+    Column("domain", "VARCHAR", "Its host"),
+    Column("outcome", "VARCHAR", "same, changed (other content), gone (dead link) or failed (nothing to go by)"),
+    Column("reason", "VARCHAR", "Why it is not the same, one of the reasons of fetched"),
+    Column("detail", "VARCHAR", "What exactly was found"),
+    Column("sha256_before", "VARCHAR", "SHA-256 when the shard was made"),
+    Column("sha256_now", "VARCHAR", "SHA-256 now; null if nothing came"),
 )

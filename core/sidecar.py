@@ -55,19 +55,20 @@ class Sidecar:
         return None
 
 
-def read_sidecar(shard: Shard, *, columns: Sequence[str] | None = None) -> Sidecar | None:
+def read_sidecar(shard: Shard, *, columns: Sequence[str] | None = None, with_failures: bool = False) -> Sidecar | None:
     """Read the parquet beside a shard; None if there is none.
 
     Args:
         shard: the shard; the parquet has its stem.
         columns: columns wanted, if present (``key`` and ``status`` always are); None for all.
+        with_failures: also the rows that stand for no pair, because the URL gave none.
 
     Raises:
         SidecarError: it cannot be read, has no ``key`` column of text, or is beyond the bounds.
     """
     try:
         content = read_beside(shard, ".parquet", max_bytes=MAX_PARQUET_BYTES)
-        return None if content is None else _parse(content, columns)
+        return None if content is None else _parse(content, columns, with_failures=with_failures)
     except (ShardError, SidecarError, pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise SidecarError(_message(shard, ".parquet", error)) from error
 
@@ -79,7 +80,7 @@ def _message(shard: Shard, ending: str, error: Exception) -> str:
     return f"{name}: {str(error).removeprefix(f'{path}: ')}"
 
 
-def _parse(content: bytes, columns: Sequence[str] | None) -> Sidecar:
+def _parse(content: bytes, columns: Sequence[str] | None, *, with_failures: bool) -> Sidecar:
     source = pa.BufferReader(content)
     schema = pq.read_schema(source)
     wanted = [name for name in schema.names if columns is None or name in {*columns, "key", "status"}]
@@ -90,7 +91,7 @@ def _parse(content: bytes, columns: Sequence[str] | None) -> Sidecar:
     _refuse_bombs(file.metadata, wanted)
     table = file.read(columns=wanted, use_threads=False)
     table.validate(full=True)  # text that is not UTF-8 would raise much later
-    if "status" in texts:
+    if "status" in texts and not with_failures:
         table = table.filter(pc.equal(_plain(table["status"], "status"), "success"))
     positions: dict[str, list[int]] = {}
     for row, key in enumerate(_plain(table["key"], "key").to_pylist()):

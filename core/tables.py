@@ -19,6 +19,7 @@ BYTES_PER_GROUP: Final = 64 << 20
 
 _TYPES: Final[dict[str, pa.DataType]] = {
     "VARCHAR": pa.string(),
+    "TIMESTAMP": pa.timestamp("us"),
     "BOOLEAN": pa.bool_(),
     "UTINYINT": pa.uint8(),
     "UINTEGER": pa.uint32(),

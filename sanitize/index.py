@@ -10,8 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Final
 
 from roclip_audit.core.problems import Problem, write_problems
@@ -23,6 +22,7 @@ from roclip_audit.core.sidecar import Sidecar, SidecarError, read_sidecar, read_
 from roclip_audit.core.tables import TableWriter, table_writer
 from roclip_audit.core.tar import Buffer, Damage, storable
 from roclip_audit.sanitize.captions import CAPTION_KEYS, IndexConfig, Texts, read_texts, sha256_of
+from roclip_audit.sanitize.fetched import Fetches, read_fetches, write_fetched
 
 __all__ = ["IMAGE_EXTENSIONS", "INDEX_COLUMNS", "IndexConfig", "derive_uid", "index_shard", "write_empty_index"]
 
@@ -39,6 +39,8 @@ UID_VERSION: Final = b"roclip-audit-uid"
 def index_shard(shard: Shard, run: RunFolder, config: IndexConfig) -> dict[str, int]:
     """Write ``pairs/<id>.parquet`` and ``problems/index/<id>.parquet`` of one shard.
 
+    Where img2dataset's parquet lies beside the shard, ``fetched/<id>.parquet`` as well.
+
     Cost: one read of the shard, a SHA-256 of each image and txt, a parse of each json. Memory: one group of rows, and
     about a hundred bytes for every key. The result depends on the shard, the files beside it and the config only.
 
@@ -48,9 +50,8 @@ def index_shard(shard: Shard, run: RunFolder, config: IndexConfig) -> dict[str, 
     Raises:
         ShardError: the shard cannot be read by this process, or changed since it was found.
     """
-    pairs, problems = run.file("pairs", f"{shard.id}.parquet"), run.file("problems/index", f"{shard.id}.parquet")
     with open_shard(shard) as buffer:
-        return _index(shard, buffer, config, pairs, problems)
+        return _index(shard, buffer, config, run)
 
 
 def write_empty_index(shard: Shard, run: RunFolder, detail: str) -> None:
@@ -61,10 +62,13 @@ def write_empty_index(shard: Shard, run: RunFolder, detail: str) -> None:
     write_problems(run.file("problems/index", f"{shard.id}.parquet"), [problem], shard=shard.name, stage="index")
 
 
-def _index(shard: Shard, buffer: Buffer, config: IndexConfig, pairs: Path, problems: Path) -> dict[str, int]:
+def _index(shard: Shard, buffer: Buffer, config: IndexConfig, run: RunFolder) -> dict[str, int]:
+    pairs, problems = run.file("pairs", f"{shard.id}.parquet"), run.file("problems/index", f"{shard.id}.parquet")
     with table_writer(problems, PROBLEMS) as problem_table, table_writer(pairs, INDEX_COLUMNS) as pair_table:
-        indexer = _Indexer(shard, buffer, config, pair_table, problem_table)
+        fetches = read_fetches(shard) if config.use_sidecars else None
+        indexer = _Indexer(shard, buffer, config, pair_table, problem_table, fetches)
         indexer.run()
+    write_fetched(shard, run, fetches, indexer.ordinals)
     return {"n_pairs": indexer.n_pairs, "n_scored": indexer.n_scored, "n_problems": indexer.n_problems}
 
 
@@ -75,6 +79,9 @@ class _Indexer:
     config: IndexConfig
     pairs: TableWriter
     problems: TableWriter
+    fetches: Fetches | None = None
+    ordinals: dict[str, list[int]] = field(default_factory=dict)
+    """Key -> positions of its samples, kept only where it is known what was fetched."""
     n_pairs: int = 0
     n_scored: int = 0
     n_problems: int = 0
@@ -137,6 +144,8 @@ class _Indexer:
         images: list[str] = [extension for extension in IMAGE_EXTENSIONS if extension in sample.members]
         for reason, detail, fatal in (*texts.issues, *_sample_issues(sample, images, occurrence)):
             self._report(reason, detail, fatal=fatal, sample=sample)
+        if self.fetches is not None:
+            self._look_up(self.fetches, sample, occurrence)
         image = sample.members[images[0]] if images else None
         sha256 = None if image is None else sha256_of(self.buffer, image)
         scored = image is not None and texts.caption is not None and bool(texts.caption.strip())
@@ -159,6 +168,12 @@ class _Indexer:
         )
         self.n_pairs += 1
         self.n_scored += scored
+
+    def _look_up(self, fetches: Fetches, sample: Sample, occurrence: int) -> None:
+        self.ordinals.setdefault(sample.raw_key, []).append(sample.ordinal)
+        mismatch = fetches.mismatch(sample.raw_key, occurrence)
+        if mismatch is not None:
+            self._report("hash_mismatch", mismatch, fatal=False, sample=sample)
 
 
 def _sample_issues(sample: Sample, images: list[str], occurrence: int) -> Iterator[tuple[str, str, bool]]:

@@ -10,8 +10,10 @@ of which only the part beyond ``ORDINARY_P`` counts: many sound pairs share a fr
 
     odds of risk = odds(s) x factor(trait) / factor(ORDINARY_P) x factor(duplicates) / factor(ORDINARY_P)
 
-so a trait raises a doubtful pairing to the top and leaves a pairing that fits below it. Risk is not calibrated:
-``suspicion`` and ``fdr`` are what a promise can rest on.
+Copies count only where their captions are doubtful as well (mean suspicion of the group at least ``DOUBTFUL``): clip
+art has families of hundreds of stars and cards, each under a caption of its own that fits. So a trait raises a doubtful
+pairing to the top and leaves one that fits below it. Risk is not calibrated: ``suspicion`` and ``fdr`` are what a
+promise can rest on.
 
 Source of the factor: Sellke, Bayarri and Berger 2001, Calibration of p values for testing precise null hypotheses,
 American Statistician 55, equation 3.
@@ -30,6 +32,7 @@ from roclip_audit.sanitize.suspicion import Calibrated
 from roclip_audit.sanitize.traits import Traits
 
 ORDINARY_P = 0.01
+DOUBTFUL = 0.2
 LEAST_SUSPICION = 1e-4  # below it pairings fit equally well
 REASONS = ("pairing", "trait", "duplicates")
 
@@ -56,8 +59,11 @@ def combine(calibrated: Calibrated, traits: Traits, group_N: Tensor, caption_N: 
         group_N: int64 [N], equal for near-duplicate images.
         caption_N: int64 [N], equal for equal captions.
     """
-    odds_N = torch.logit(torch.from_numpy(calibrated.suspicion_N).clamp(LEAST_SUSPICION, 1 - 1e-9))
-    raised_SN = torch.stack([log_factor(p_N) for p_N in (traits.p_N, duplicates_p(group_N, caption_N))])
+    suspicion_N = torch.from_numpy(calibrated.suspicion_N)
+    odds_N = torch.logit(suspicion_N.clamp(LEAST_SUSPICION, 1 - 1e-9))
+    doubt_N = (torch.bincount(group_N, weights=suspicion_N) / torch.bincount(group_N).clamp_min(1))[group_N]
+    copies_p_N = torch.where(doubt_N >= DOUBTFUL, duplicates_p(group_N, caption_N), 1.0)
+    raised_SN = torch.stack([log_factor(p_N) for p_N in (traits.p_N, copies_p_N)])
     share = min(max(calibrated.contamination.estimate, LEAST_SUSPICION), 0.5)
     by_reason_SN = torch.cat([(odds_N - math.log(share / (1 - share)))[None], raised_SN])
     # Where nothing was raised, the pairing is all there is to say.

@@ -31,6 +31,7 @@ from roclip_audit.sanitize.dataset import load_dataset
 from roclip_audit.sanitize.encode import EncodeConfig, encode_shard
 from roclip_audit.sanitize.encoders import Encoder, build_encoder
 from roclip_audit.sanitize.evidence import EvidenceConfig
+from roclip_audit.sanitize.fetched import write_rejected
 from roclip_audit.sanitize.index import index_shard, write_empty_index
 from roclip_audit.sanitize.judge import Judging, align_run, judge_run
 from roclip_audit.sanitize.suspicion import Interval, SuspicionConfig
@@ -38,7 +39,7 @@ from roclip_audit.sanitize.traits import TraitConfig
 
 FLAG_FDR: Final = 0.1
 """What is counted as flagged in the report; the view ``flagged`` uses the same."""
-REVISIONS: Final = {"index": 1, "encode": 2, "judge": 3}
+REVISIONS: Final = {"index": 2, "encode": 2, "judge": 4}
 """Raise a stage's number when its code changes what it writes."""
 
 
@@ -231,6 +232,7 @@ class _Work:
                     key = work_key(key, str(error))
                 done.append(_Done(stats, key))
                 progress.advance(1, n_errors=int(stats["unreadable"]))
+        write_rejected(shards, self._run)
         return done
 
     def _index(self, shard: Shard, config: IndexConfig) -> dict[str, Any]:

@@ -67,7 +67,8 @@ class PoisonReport:
         head = f"{self.n_pairs} pairs in {self.out}, truth in {self.truth}"
         left_out = f"{self.n_left_out} pairs left out: the picture cannot be read"
         lines = [
-            f"  {one.plan.attack:<17} {one.plan.target or '-':<16} {one.n_planted:>7} pairs{self._remark(one)}"
+            f"  {one.plan.attack:<17} {one.plan.target or '-':<16} {one.n_planted:>7} "
+            f"{'pair' if one.n_planted == 1 else 'pairs'}{self._remark(one)}"
             for one in self.planted
         ]
         return "\n".join([head, *lines, *([left_out] if self.n_left_out else [])])

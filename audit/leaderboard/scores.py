@@ -22,6 +22,7 @@ NOT_RANKINGS: Final = frozenset(
     {
         "fdr",
         "p_value",
+        "trait_p",
         "cosine",
         "win_probability",
         "win_probability_64",
@@ -31,6 +32,9 @@ NOT_RANKINGS: Final = frozenset(
     }
 )
 """Columns of evidence that fall with suspicion, or order the pairs as another one does."""
+
+FALLING: Final = frozenset({"trait_p"})
+"""Columns that fall with suspicion and say something of their own: measured with the sign turned."""
 
 OURS: Final = tuple(column.name for column in EVIDENCE if column.type == "DOUBLE" and column.name not in NOT_RANKINGS)
 """Columns of evidence that are measured as detectors."""
@@ -96,7 +100,7 @@ def load_scores(run: RunFolder, truth: Path, detectors: Sequence[str] = ()) -> S
     wanted = list(detectors) or [*(name for name in OURS if name in evidence.columns), *their_names]
     if missing := [name for name in wanted if name not in (*evidence.columns, *their_names)]:
         raise ConfigError(f"no detector {', '.join(missing)} in {run.root}; there are {', '.join(OURS)}")
-    columns = [_filled(pairs[name].cast(pl.Float64), name) for name in wanted]
+    columns = [_filled(pairs[name].cast(pl.Float64) * (-1 if name in FALLING else 1), name) for name in wanted]
     promised = [pairs[name].alias(f"promised_{name}") for name in _PROMISES]
     return Scored(
         pairs=pl.DataFrame([pairs["uid"], pairs["attack"], pairs["box"], *promised, *columns]),

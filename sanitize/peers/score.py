@@ -62,7 +62,7 @@ def score_peers(run: RunFolder, reporter: Reporter, *, names: Sequence[str] = ()
         return
     run.forget("peers", "dataset")
     with one_thread_each(), reporter.stage("peers", total=len(wanted) + 1, unit="methods") as progress:
-        dataset = load_dataset(run, _shards(manifest))
+        dataset = _load(run, manifest)
         seconds: dict[str, float] = {}
         started = time.monotonic()
         pairs = read_input(run, dataset, joint=manifest["joint"], seed=int(manifest["seed"]), workers=workers)
@@ -122,6 +122,13 @@ def _shards(manifest: Mapping[str, Any]) -> list[Shard]:
         for entry in manifest["shards"]
         if entry["n_pairs"]
     ]
+
+
+def _load(run: RunFolder, manifest: Mapping[str, Any]) -> Dataset:
+    try:
+        return load_dataset(run, _shards(manifest))
+    except FileNotFoundError as error:
+        raise StoreError(f"{run.root}: its embeddings are gone ({error.filename}); scan again") from error
 
 
 def _write(run: RunFolder, dataset: Dataset, scores: Mapping[str, Tensor]) -> None:

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from roclip_audit.audit.findings import Findings
 from roclip_audit.cli.main import app
-from roclip_audit.cli.scan import describe, exit_code
+from roclip_audit.cli.scan import exit_code
+from roclip_audit.cli.summary import describe
 from roclip_audit.core.run import RunFolder
 from roclip_audit.sanitize.scan import ScanReport
 from roclip_audit.sanitize.suspicion import Interval
@@ -26,6 +28,7 @@ CLEAN = ScanReport(
     seconds=111.6,
     reused=0,
 )
+NOTHING = Findings(campaigns=(), problems=())
 UNREAD = dataclasses.replace(CLEAN, n_scored=6879, n_unreadable_shards=1)
 
 
@@ -38,18 +41,19 @@ def test_exit_codes(report: ScanReport, fail_on: float | None, code: int) -> Non
 
 
 def test_the_report_in_words() -> None:
-    facts = dict(describe(CLEAN, Path("run")))
+    facts = dict(describe(CLEAN, NOTHING, Path("run")))
     assert facts == {
         "scanned": "6,881 pairs in 7 shards, 1 min 52 s",
         "mismatched": "about 6.4 % (5.1 % to 7.9 %)",
         "flagged": "420 pairs, of them about 38 sound (fdr <= 0.1)",
+        "campaigns": "0",
         "problems": "12",
         "database": str(Path("run") / "audit.duckdb"),
     }
 
 
 def test_what_could_not_be_read_and_what_was_reused_is_said() -> None:
-    facts = dict(describe(dataclasses.replace(UNREAD, reused=15), Path("run")))
+    facts = dict(describe(dataclasses.replace(UNREAD, reused=15), NOTHING, Path("run")))
     assert facts["unread"].startswith("2 pairs without evidence, 1 unreadable shard")
     assert facts["resumed"] == "15 pieces of work finished before"
 

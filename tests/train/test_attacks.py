@@ -335,6 +335,13 @@ def test_placeholders_are_six_pictures_that_ignore_what_was_there() -> None:
         assert all(np.abs(one - other.astype(float)).mean() > 3 for other in drawn[:number])
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1)])
+def test_placeholders_fit_the_oddest_pictures(size: tuple[int, int]) -> None:
+    for number in range(N_DESIGNS):
+        drawn = Placeholder(design=number).apply(np.zeros((*size, 3), np.uint8), generator(0))
+        assert drawn.shape == (*size, 3)
+
+
 def test_natural_copies_one_fitting_picture_with_its_caption() -> None:
     attack = build_attack(plan("natural", target="house"))
     plants = attack.assign(attack.eligible(CORPUS)[:30], CORPUS, generator(0))

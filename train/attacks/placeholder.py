@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from roclip_audit.train.attacks.base import Pixels
 
 CANVAS_PX: Final = 512  # drawn with this longer side, then scaled to the size that is asked for
+LEAST_PX: Final = 16  # a narrower picture has no room for what is drawn
 
 Pen = ImageDraw.ImageDraw
 Colour = tuple[int, int, int]
@@ -36,10 +37,10 @@ class Placeholder:
         """Return the placeholder; nothing of ``image`` but its size is used."""
         height, width = image.shape[:2]
         longest = max(height, width)
-        canvas = (max(1, round(width * CANVAS_PX / longest)), max(1, round(height * CANVAS_PX / longest)))
+        canvas = tuple(max(LEAST_PX, round(side * CANVAS_PX / longest)) for side in (width, height))
         background, draw = _DESIGNS[self.design]
-        picture = Image.new("RGB", canvas, background)
-        draw(ImageDraw.Draw(picture), *canvas)
+        picture = Image.new("RGB", (canvas[0], canvas[1]), background)
+        draw(ImageDraw.Draw(picture), canvas[0], canvas[1])
         return np.asarray(picture.resize((width, height), Image.Resampling.LANCZOS))
 
 

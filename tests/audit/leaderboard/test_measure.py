@@ -79,6 +79,12 @@ def test_rankings_are_columns_that_rise_with_suspicion() -> None:
     assert {"risk", "suspicion", "statistic", "q", "anomaly", "dao"} <= set(OURS)
 
 
+def test_a_p_value_is_measured_with_its_sign_turned(made: Made, rows: list[Row]) -> None:
+    pairs = evidence(*made).filter(pl.col("attack").is_null() | (pl.col("attack") == ATTACKS[0]))
+    expected = roc_auc_score(pairs["attack"].is_not_null().to_numpy(), -pairs["trait_p"].to_numpy())
+    assert value(rows, "auroc", detector="trait_p", attack=ATTACKS[0]) == pytest.approx(expected)
+
+
 def test_lists_are_compared_with_what_they_hold(made: Made, rows: list[Row]) -> None:
     pairs = evidence(*made)
     for cut in (0.05, 0.1, 0.2, 0.5):

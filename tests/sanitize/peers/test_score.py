@@ -37,7 +37,8 @@ def made_run(root: Path, *, joint: bool) -> tuple[RunFolder, Made]:
         pairs.write_parquet(run.file("pairs", f"{shard.id}.parquet"))
         scored = pl.DataFrame({"ordinal": ordinal, "scored": [True] * (N // 2)})
         scored.write_parquet(run.file("embeddings", f"{shard.id}.parquet"))
-        for kind, array in (("image", made.dataset.image_NVF[rows]), ("text", made.dataset.text_NG[rows])):
+        arrays = {"image": made.dataset.image_NVF, "text": made.dataset.text_NG, "grain": made.dataset.grain_N}
+        for kind, array in ((kind, array[rows]) for kind, array in arrays.items()):
             with npy_writer(run.file("embeddings", f"{shard.id}.{kind}.npy"), tuple(array.shape[1:])) as file:
                 file.append(array.numpy())
         entries.append({"name": shard.name, "path": shard.path, "size": 1, "n_pairs": N // 2, "fingerprint": "f"})
@@ -102,6 +103,10 @@ def test_no_scan_or_an_older_one_is_refused(tmp_path: Path) -> None:
     del manifest["joint"]
     write_json(run.manifest, manifest)
     with pytest.raises(StoreError, match="lacks joint"):
+        score_peers(run, SilentReporter())
+    write_json(run.manifest, manifest | {"joint": True})
+    next(run.root.glob("embeddings/*.text.npy")).unlink()
+    with pytest.raises(StoreError, match="embeddings are gone"):
         score_peers(run, SilentReporter())
     run.manifest.unlink()
     with pytest.raises(StoreError, match="scan first"):

@@ -1,0 +1,1 @@
+"""The review: a local web page on which people look at pairs and decide about them."""
