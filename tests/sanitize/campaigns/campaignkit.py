@@ -69,6 +69,7 @@ def scored_of(
         image_offset_N=offset,
         image_bytes_N=size,
         p_value_N=p_value,
+        trait_p_N=np.ones(len(p_value)),
         caption_N=number_captions(captions).numpy(),
         duplicate_N=np.array(duplicate) if duplicate is not None else np.arange(n),
         text_ND=torch.nn.functional.normalize(torch.from_numpy(text).float(), dim=1),
