@@ -31,6 +31,8 @@ class CampaignConfig:
 
     Attributes:
         unrelated: p-value of the pairing above which a pair counts as suspicious: 1 - this share of unrelated pairs do.
+        trait_p, unrelated_if_traced: of pairs whose ``trait_p`` is as small, the lower p-value of the pairing suffices:
+            sound families share traits too, but their captions fit.
         level: chance of any false campaign, over all groups tested.
         min_ratio: suspicious share over base rate that a campaign has at least.
         min_excess: suspicious share minus base rate that a campaign has at least.
@@ -38,6 +40,8 @@ class CampaignConfig:
     """
 
     unrelated: float = 0.2
+    trait_p: float = 1e-3
+    unrelated_if_traced: float = 0.05
     level: float = 0.05
     min_ratio: float = 2.0
     min_excess: float = 0.15
@@ -99,13 +103,23 @@ def _significant(
 ) -> tuple[list[int], np.ndarray, np.ndarray]:
     """Return the groups that pass and are needed, the most significant first; p-values, corrected p-values."""
     p_G = np.array([tail(len(g.units), int(suspicious_N[g.units].sum()), nulls[g.kind]) for g in groups])
-    corrected_G = holm(p_G)
+    corrected_G = _corrected(groups, p_G)
     listed = [
         index
         for index in np.argsort(p_G, kind="stable").tolist()
         if corrected_G[index] <= config.level and _is_large(groups[index], suspicious_N, config)
     ]
     return _leave_out(groups, listed, suspicious_N), p_G, corrected_G
+
+
+def _corrected(groups: Sequence[Group], p_G: np.ndarray) -> np.ndarray:
+    """Correct by Holm within each kind and by Bonferroni over kinds: thousands of words do not hide the few shards."""
+    corrected_G = np.ones(len(p_G))
+    kind_G = np.array([group.kind for group in groups])
+    kinds = sorted(set(kind_G.tolist()))
+    for kind in kinds:
+        corrected_G[kind_G == kind] = np.minimum(1.0, len(kinds) * holm(p_G[kind_G == kind]))
+    return corrected_G
 
 
 def _outside(group: Group, suspicious_N: np.ndarray) -> float:

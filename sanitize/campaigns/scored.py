@@ -17,6 +17,8 @@ from roclip_audit.core.run import RunFolder
 from roclip_audit.core.shards import Shard
 from roclip_audit.sanitize.grouping import number_captions
 
+_MEASURED = ("uid", "p_value", "trait_p", "duplicate_group")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
@@ -28,6 +30,7 @@ class Scored:
         uids, captions, urls: of every pair.
         image_offset_N, image_bytes_N: int64 [N], where the image lies in its shard.
         p_value_N: float64 [N]; uniform if caption and image are unrelated, near 0 if they fit. It has no local prior.
+        trait_p_N: float64 [N]; small if the image shares fine structure with those of similar captions.
         caption_N: int64 [N], equal for equal captions.
         duplicate_N: int64 [N], equal for near-duplicate images.
         text_ND: float32 [N, D], unit vectors of the captions.
@@ -41,6 +44,7 @@ class Scored:
     image_offset_N: np.ndarray
     image_bytes_N: np.ndarray
     p_value_N: np.ndarray
+    trait_p_N: np.ndarray
     caption_N: np.ndarray
     duplicate_N: np.ndarray
     text_ND: Tensor
@@ -62,11 +66,11 @@ def load_scored(run: RunFolder, shards: Sequence[Shard]) -> Scored:
         about = pq.read_table(run.file("pairs", name), columns=["caption", "url", "image_offset", "image_bytes"])
         is_scored = pq.read_table(run.file("embeddings", name), columns=["scored"])["scored"]
         uids = pq.read_table(run.file("uids", name), columns=["uid"])["uid"].filter(is_scored)
-        evidence = pq.read_table(run.file("evidence", name), columns=["uid", "p_value", "duplicate_group"])
+        evidence = pq.read_table(run.file("evidence", name), columns=list(_MEASURED))
         if evidence["uid"].to_pylist() != uids.to_pylist():
             raise StoreError(f"{run.file('evidence', name)}: is not of this scan; scan into another folder")
         about = about.filter(is_scored)
-        for column in ("uid", "p_value", "duplicate_group"):
+        for column in _MEASURED:
             about = about.append_column(column, evidence[column])
         tables.append(about)
         texts.append(torch.from_numpy(np.asarray(map_npy(run.file("embeddings", f"{shard.id}.text.npy")), np.float32)))
@@ -82,6 +86,7 @@ def load_scored(run: RunFolder, shards: Sequence[Shard]) -> Scored:
         image_offset_N=np.array(table["image_offset"].to_pylist(), dtype=np.int64),
         image_bytes_N=np.array(table["image_bytes"].to_pylist(), dtype=np.int64),
         p_value_N=np.array(table["p_value"].to_pylist(), dtype=np.float64),
+        trait_p_N=np.array(table["trait_p"].to_pylist(), dtype=np.float64),
         caption_N=number_captions(captions).numpy(),
         duplicate_N=np.array(table["duplicate_group"].to_pylist(), dtype=np.int64),
         text_ND=torch.nn.functional.normalize(torch.cat(texts), dim=1),

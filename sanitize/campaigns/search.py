@@ -56,7 +56,7 @@ def find_campaigns(
     """
     scored = load_scored(run, shards)
     groups = [*candidate_groups(scored, seed=seed), *more_groups]
-    suspicious_N = scored.p_value_N > config.unrelated
+    suspicious_N = suspicious_pairs(scored, config)
     campaigns = choose(groups, suspicious_N, config)
     for old in (run.root / FOLDER).glob("*-trigger.png"):
         old.unlink()
@@ -78,6 +78,13 @@ def find_campaigns(
         "n_triggers": sum(trigger is not None for trigger in triggers),
         "n_tested": len(groups),
     }
+
+
+def suspicious_pairs(scored: Scored, config: CampaignConfig) -> np.ndarray:
+    """Return which pairs count: the caption does not fit, or hardly fits and the image shares a trait: bool [N]."""
+    traced_N = scored.trait_p_N <= config.trait_p
+    counts_N: np.ndarray = scored.p_value_N > np.where(traced_N, config.unrelated_if_traced, config.unrelated)
+    return counts_N
 
 
 def _save(picture: np.ndarray, path: Path) -> None:

@@ -11,13 +11,14 @@ from roclip_audit.core.errors import ConfigError
 from roclip_audit.sanitize.campaigns.choice import CampaignConfig, Found, choose
 from roclip_audit.sanitize.campaigns.groups import candidate_groups, group_of
 from roclip_audit.sanitize.campaigns.scored import Scored
+from roclip_audit.sanitize.campaigns.search import suspicious_pairs
 from tests.sanitize.campaigns.campaignkit import NOUNS, clean_captions, clean_p, scored_of
 
 CONFIG = CampaignConfig()
 
 
 def campaigns(scored: Scored, config: CampaignConfig = CONFIG) -> list[Found]:
-    return choose(candidate_groups(scored, seed=0), scored.p_value_N > config.unrelated, config)
+    return choose(candidate_groups(scored, seed=0), suspicious_pairs(scored, config), config)
 
 
 def test_an_attack_with_templates_is_one_campaign_and_named_by_its_target() -> None:
@@ -104,6 +105,12 @@ def test_a_significant_but_small_excess_is_no_campaign() -> None:
     scored = scored_of(captions, p)
     assert [one.group.label for one in campaigns(scored)] == ["banana"]
     assert campaigns(scored, dataclasses.replace(CONFIG, min_excess=0.5)) == []
+
+
+def test_a_shared_trait_makes_a_doubtful_pairing_count() -> None:
+    p, trait = np.array([0.3, 0.1, 0.1, 0.01]), np.array([1.0, 1.0, 1e-4, 1e-4])
+    scored = scored_of(["a", "b", "c", "d"], p, trait_p=trait)
+    assert suspicious_pairs(scored, CONFIG).tolist() == [True, False, True, False]
 
 
 def test_settings_are_checked() -> None:
