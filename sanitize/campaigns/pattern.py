@@ -26,7 +26,7 @@ N_BANDS: Final = 5
 _FLOOR: Final = 4.0  # grey levels; finer differences between controls are JPEG's
 KEEP_ABOVE: Final = 0.9  # quantile of the controls' scores above which a member carries the pattern
 _CELL: Final = 4
-_SHARED: Final = 3.0  # mean squared t of a cell from which something is shared there
+_LOCAL: Final = 12.0  # energy of a patch over that of the frame: 100 for a patch, 4 for blended noise and a wave
 _WIDE: Final = 0.3  # share of the frame from which a pattern counts as lying over all of it
 
 
@@ -130,10 +130,10 @@ def _place(levels: Sequence[tuple[Tensor, Tensor]], side: int) -> tuple[float, f
         square = ((carrier.mean(0) - control.mean(0)).square() / error).mean(0)
         cells = functional.adaptive_avg_pool2d(square[None, None], (side // _CELL, side // _CELL))
         energies.append(functional.avg_pool2d(cells, 3, stride=1, padding=1, count_include_pad=False)[0, 0])
-    if any(float((energy > _SHARED).float().mean()) > _WIDE for energy in energies):
-        return 0.0, 0.0, 1.0, 1.0
     energy = torch.stack(energies[:3]).mean(0)
-    is_high = (energy > max(_SHARED, 0.3 * float(energy.max()))).numpy()
+    if float(energy.max()) < _LOCAL * max(1.0, float(energy.median())):
+        return 0.0, 0.0, 1.0, 1.0
+    is_high = (energy > 0.3 * float(energy.max())).numpy()
     rows, columns = component(is_high, divmod(int(energy.argmax()), energy.shape[1]))
     box = bounds(rows, columns, *is_high.shape)
     return (0.0, 0.0, 1.0, 1.0) if box[2] * box[3] > _WIDE else box
