@@ -109,11 +109,11 @@ def _type(name: str) -> pa.DataType:
 
 def _selected(run: RunFolder, where: str | None, n_rows: int) -> Iterator[pa.RecordBatch]:
     """Yield the selected pairs in shard order, each with its position among the scored ones, ``row``."""
-    names = ", ".join(f's."{name}"' for name in COLUMNS)
+    names = ", ".join(f'"{name}"' for name in COLUMNS)
     sql = f"""
-        select n.row, {names} from store.scored s
-        join (select pair, row_number() over (order by pair) - 1 as row from store.scored) n using (pair)
-        where s.uid in (select uid from suspicion where {condition(where)}) order by n.row
+        select n.row, s.* from (select {names} from suspicion where {condition(where)}) s
+        join (select uid, row_number() over (order by pair) - 1 as row from store.scored) n on n.uid = s.uid
+        order by n.row
     """  # noqa: S608  # checked, and our own names
     with open_readonly(run) as connection, clear_errors(run.database):
         found = connection.execute("select count(*) from store.scored").fetchall()[0][0]

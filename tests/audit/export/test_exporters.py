@@ -241,6 +241,13 @@ def test_embeddings_and_metadata_are_row_for_row(space: str, drawn: RunFolder, t
     assert about["space"].startswith(f"{space} of embedded: ")
 
 
+def test_embeddings_come_with_what_was_decided_a_moment_ago(tmp_path: Path) -> None:
+    run = drawn_run(tmp_path)
+    decide(run, uid_of("00001.tar", 1), "drop")
+    report = write(run, "clip-retrieval", ask("clip-retrieval", tmp_path, where="decision = 'drop'"))
+    assert pl.read_parquet(report.out / "metadata")["uid"].to_list() == [uid_of("00001.tar", 1)]
+
+
 def test_embeddings_of_another_scan_are_refused(tmp_path: Path) -> None:
     run = drawn_run(tmp_path)
     array = next((run.root / "embeddings").glob("00000-*.text.npy"))
