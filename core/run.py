@@ -12,6 +12,7 @@
       problems/encode/<shard_id>.parquet   encode stage       schema PROBLEMS
       align/                               align stage (global)
       evidence/<shard_id>.parquet          evidence stage     schema EVIDENCE, and rivals/, neighbours/
+      campaigns/                           campaigns stage (global)  schemas CAMPAIGNS, CAMPAIGN_PAIRS; triggers as PNG
       audit.duckdb                         ingest
       done/<stage>/<name>.json             completion markers, written last by os.replace
 

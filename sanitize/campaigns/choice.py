@@ -2,9 +2,9 @@
 
 Many groups hold the same pairs: an attack on "banana" with prompt templates makes "banana", "a banana", "photo" and
 "photo of" significant. With ``r_g`` the share of suspicious units in a group, a set of groups predicts for every unit
-the largest ``r_g`` of its groups (the base rate outside). Groups are left out one by one, the one whose loss costs the
-likelihood least first, until every loss costs more than ``log(number of groups tested)``. A general word ("photo")
-promises too much for the pairs that it holds alone, so it goes before the word that is behind it.
+the largest ``r_g`` of its groups (the base rate outside). Groups are left out one by one: first those without which the
+likelihood rises (a general word, "photo", promises too much for the pairs that it holds alone), then, the least
+significant first, those that cost less than ``log(number of groups tested)``.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from roclip_audit.sanitize.campaigns.excess import MIN_RHO, Null, fit_null, holm
 from roclip_audit.sanitize.campaigns.groups import MIN_UNITS, Group
 
 MIN_GROUPS: Final = 20
+HARM: Final = 1.0  # log likelihood by which a group must worsen the prediction to go before all others
 MAX_COMPARED: Final = 400  # significant groups that are compared with each other
 
 
@@ -190,10 +191,13 @@ def _needed(
             best_N[rows[higher]], owner_N[rows[higher]] = rate[index], index
         gain_N = _log_likelihood(suspicious_N, best_N) - _log_likelihood(suspicious_N, second_N)
         cost = {index: float(gain_N[units[index]][owner_N[units[index]] == index].sum()) for index in left}
-        # Of groups that cost the same, the least significant goes.
-        weakest = min(reversed(left), key=lambda index: cost[index])
-        if cost[weakest] > penalty:
-            break
+        weakest = min(left, key=lambda index: cost[index])
+        if cost[weakest] > -HARM:
+            # "a banana" and "the banana" together make "banana" needless, and the other way round.
+            cheap = [index for index in left if cost[index] <= penalty]
+            if not cheap:
+                break
+            weakest = cheap[-1]
         left.remove(weakest)
     return set(left)
 

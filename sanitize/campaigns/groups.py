@@ -53,9 +53,8 @@ def candidate_groups(scored: Scored, *, seed: int) -> list[Group]:
     groups = [*_of_captions(scored, seed), *_of_pictures(scored)]
     hosts = [domain_of(url) for url in scored.urls]
     groups += _of_values(scored, "domain", ((row, host) for row, host in enumerate(hosts) if host is not None))
-    groups += _of_values(
-        scored, "shard", ((row, scored.shards[shard].name) for row, shard in enumerate(scored.shard_N.tolist()))
-    )
+    names = [shard.name for shard in scored.shards]
+    groups += _of_values(scored, "shard", ((row, names[shard]) for row, shard in enumerate(scored.shard_N.tolist())))
     return groups
 
 

@@ -3,8 +3,8 @@
 Pictures are scaled to one area. Windows of a few members are slid over other members and over controls. The window
 whose best match (normalised cross-correlation of colours, each colour's mean taken off) is higher in half of the
 members than in the controls, by most, is the first template; the mean of its matches replaces it, twice. All of that
-sees every second picture. On the others a rank test says whether members hold a better match than controls do. Aligned at the
-matches, what varies less than elsewhere is the patch.
+sees every second picture. On the others a rank test says whether members hold a better match than controls do. Aligned
+at the matches, what varies less than elsewhere is the patch.
 
 Cost: about 0.1 TFLOP a campaign. Blind spot: patches below 5 % or above 25 % of the side, patches without contrast.
 """

@@ -11,6 +11,7 @@ Source: the template is a linear discriminant with a diagonal covariance (Fisher
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,6 +26,7 @@ N_BANDS: Final = 5
 _FLOOR: Final = 4.0  # grey levels; finer differences between controls are JPEG's
 KEEP_ABOVE: Final = 0.9  # quantile of the controls' scores above which a member carries the pattern
 _CELL: Final = 4
+_LOCAL: Final = 12.0  # energy of a patch over that of the frame: 100 for a patch, 4 for blended noise and a wave
 _WIDE: Final = 0.3  # share of the frame from which a pattern counts as lying over all of it
 
 
@@ -84,7 +86,7 @@ def find_pattern(members: Tensor, controls: Tensor) -> Pattern | None:
         p_value=min(1.0, min(p_values) * len(p_values)),
         carriers=torch.nonzero(carries)[:, 0].tolist(),
         picture=picture,
-        box=_place(members[carries], controls),
+        box=_place([(levels[i][0][carries], levels[i][1]) for i in shown], members.shape[-1]),
     )
 
 
@@ -116,20 +118,23 @@ def _scores(member: Tensor, control: Tensor) -> tuple[Tensor, Tensor]:
     return score(member), score(control)
 
 
-def _place(carriers: Tensor, controls: Tensor) -> tuple[float, float, float, float]:
-    """Return the box of what carriers share: cells where their distribution differs most from the controls'.
+def _place(levels: Sequence[tuple[Tensor, Tensor]], side: int) -> tuple[float, float, float, float]:
+    """Return the box of what carriers share, from the bands (carriers, controls) that show it, fine to coarse.
 
-    Per cell, the divergence of two normal distributions, KL(carriers || controls), summed over colours.
+    Per pixel and colour, the squared t of the difference of means; about 1 where nothing is shared. Averaged over
+    colours and cells of the frame; the box is that of the three finest bands, because coarse ones blur its edges.
     """
-    one, other = functional.avg_pool2d(carriers, _CELL), functional.avg_pool2d(controls, _CELL)
-    variance, reference = one.var(0) + _FLOOR**2, other.var(0) + _FLOOR**2
-    shift = (one.mean(0) - other.mean(0)).square()
-    gain = (reference.log() - variance.log() + (variance + shift) / reference - 1.0).sum(0).clamp_min(0)
-    gain = functional.avg_pool2d(gain[None, None], 3, stride=1, padding=1, count_include_pad=False)[0, 0]
-    is_high = (gain > 0.35 * float(gain.max())).numpy()
-    if is_high.mean() > _WIDE:
+    energies = []
+    for carrier, control in levels:
+        error = (control.var(0) + _FLOOR**2) * (1 / len(carrier) + 1 / len(control))
+        square = ((carrier.mean(0) - control.mean(0)).square() / error).mean(0)
+        cells = functional.adaptive_avg_pool2d(square[None, None], (side // _CELL, side // _CELL))
+        energies.append(functional.avg_pool2d(cells, 3, stride=1, padding=1, count_include_pad=False)[0, 0])
+    energy = torch.stack(energies[:3]).mean(0)
+    if float(energy.max()) < _LOCAL * max(1.0, float(energy.median())):
         return 0.0, 0.0, 1.0, 1.0
-    rows, columns = component(is_high, divmod(int(gain.argmax()), gain.shape[1]))
+    is_high = (energy > 0.3 * float(energy.max())).numpy()
+    rows, columns = component(is_high, divmod(int(energy.argmax()), energy.shape[1]))
     box = bounds(rows, columns, *is_high.shape)
     return (0.0, 0.0, 1.0, 1.0) if box[2] * box[3] > _WIDE else box
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from roclip_audit.core.samples import Sample as Found
 from roclip_audit.core.samples import walk_samples
-from roclip_audit.core.shards import expand_shards, open_shard
+from roclip_audit.core.shards import Shard, expand_shards, open_shard
 from roclip_audit.sanitize.campaigns.scored import Scored
 from roclip_audit.sanitize.grouping import number_captions
 from tests.shardkit import make_shard, sample
@@ -21,7 +21,10 @@ NOUNS = tuple(f"{a}{b}{c}" for a in "bdfgklmn" for b in "aeiou" for c in "rst")
 
 
 def clean_captions(n: int, rng: np.random.Generator) -> list[str]:
-    return [f"{' '.join(rng.choice(NOUNS, 3).tolist())} n{i}" for i in range(n)]
+    """Three words of a made-up language; some captions have the words of prompt templates around them."""
+    words = [" ".join(rng.choice(NOUNS, 3).tolist()) for _ in range(n)]
+    around = ("a photo of the {}", "painting of a {}", "sketch of the {}", "{}", "{}", "{}", "{}", "{}")
+    return [f"{around[i % len(around)].format(w)} {i}" for i, w in enumerate(words)]
 
 
 def clean_p(n: int, rng: np.random.Generator) -> np.ndarray:
@@ -36,6 +39,7 @@ def scored_of(
     *,
     urls: Sequence[str | None] | None = None,
     duplicate: Sequence[int] | None = None,
+    trait_p: np.ndarray | None = None,
     folder: Path | None = None,
     picture: Callable[[int], bytes] | None = None,
     n_shards: int = 1,
@@ -43,9 +47,14 @@ def scored_of(
     """Make a run's scored pairs; with a folder, shards of their pictures."""
     n, rng = len(captions), np.random.default_rng(5)
     shard_N = np.arange(n) * n_shards // n
-    shards, offset, size = [], np.zeros(n, np.int64), np.zeros(n, np.int64)
+    shards, offset, size = (
+        [Shard(f"{number}.tar", f"{number}.tar", 0, 0) for number in range(n_shards)],
+        np.zeros(n, np.int64),
+        np.zeros(n, np.int64),
+    )
     if folder is not None:
         assert picture is not None
+        shards = []
         for number in range(n_shards):
             rows = np.nonzero(shard_N == number)[0].tolist()
             path = make_shard(
@@ -62,14 +71,14 @@ def scored_of(
     text = np.array([sum((words[word] for word in caption.split()), np.zeros(16)) for caption in captions])
     return Scored(
         shards=tuple(shards),
-        shard_N=shard_N if shards else np.zeros(n, np.int64),
+        shard_N=shard_N,
         uids=[f"{i:032x}" for i in range(n)],
         captions=list(captions),
         urls=list(urls) if urls is not None else [None] * n,
         image_offset_N=offset,
         image_bytes_N=size,
         p_value_N=p_value,
-        trait_p_N=np.ones(len(p_value)),
+        trait_p_N=np.ones(n) if trait_p is None else trait_p,
         caption_N=number_captions(captions).numpy(),
         duplicate_N=np.array(duplicate) if duplicate is not None else np.arange(n),
         text_ND=torch.nn.functional.normalize(torch.from_numpy(text).float(), dim=1),

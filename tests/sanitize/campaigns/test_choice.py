@@ -11,13 +11,14 @@ from roclip_audit.core.errors import ConfigError
 from roclip_audit.sanitize.campaigns.choice import CampaignConfig, Found, choose
 from roclip_audit.sanitize.campaigns.groups import candidate_groups, group_of
 from roclip_audit.sanitize.campaigns.scored import Scored
+from roclip_audit.sanitize.campaigns.search import suspicious_pairs
 from tests.sanitize.campaigns.campaignkit import NOUNS, clean_captions, clean_p, scored_of
 
 CONFIG = CampaignConfig()
 
 
 def campaigns(scored: Scored, config: CampaignConfig = CONFIG) -> list[Found]:
-    return choose(candidate_groups(scored, seed=0), scored.p_value_N > config.unrelated, config)
+    return choose(candidate_groups(scored, seed=0), suspicious_pairs(scored, config), config)
 
 
 def test_an_attack_with_templates_is_one_campaign_and_named_by_its_target() -> None:
@@ -66,23 +67,24 @@ def test_groups_that_a_caller_adds_keep_their_kind() -> None:
     rng = np.random.default_rng(3)
     scored = scored_of(clean_captions(1_000, rng), clean_p(1_000, rng))
     scored.p_value_N[:40] = 0.9
-    extra = group_of(scored, "trait", "stripes", range(40))
+    extra = group_of(scored, "trait", "stripes", range(20))
     found = choose([*candidate_groups(scored, seed=0), extra], scored.p_value_N > 0.2, CONFIG)
     assert [(one.group.kind, one.group.label) for one in found] == [("trait", "stripes")]
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.05])
 def test_clean_data_give_campaigns_at_most_at_the_stated_rate(spread: float) -> None:
-    """Topics of sound pairs may differ in how well they are seen; 40 data sets at level 0.05."""
+    """Topics of sound pairs may differ in how well they are seen; 20 data sets at level 0.05."""
     n_false = 0
-    for seed in range(40):
+    for seed in range(20):
         rng = np.random.default_rng(seed)
         captions = clean_captions(800, rng)
         hard = dict(zip(NOUNS, rng.beta(0.1 / max(spread, 1e-4), 0.9 / max(spread, 1e-4), len(NOUNS)), strict=True))
-        share = np.array([hard[caption.split()[0]] if spread else 0.1 for caption in captions])
+        topics = [next(word for word in caption.split() if word in hard) for caption in captions]
+        share = np.array([hard[topic] if spread else 0.1 for topic in topics])
         p = np.where(rng.random(800) < share, rng.uniform(0.2, 1, 800), rng.random(800) * 0.2)
         n_false += bool(campaigns(scored_of(captions, p)))
-    assert n_false <= 5  # 40 x 0.05 = 2; more than 5 happens once in 70 data sets that just keep the level
+    assert n_false <= 4  # more than 4 of 20 happen with probability 0.003 if the level is just kept
 
 
 def test_groups_of_two_nothing_suspicious_and_few_pairs_are_no_campaigns() -> None:
@@ -96,13 +98,19 @@ def test_groups_of_two_nothing_suspicious_and_few_pairs_are_no_campaigns() -> No
 
 def test_a_significant_but_small_excess_is_no_campaign() -> None:
     rng = np.random.default_rng(5)
-    captions, p = clean_captions(4_000, rng), np.where(rng.random(4_000) < 0.02, 0.9, 0.01)
-    for row in range(500):
+    captions, p = clean_captions(2_000, rng), np.where(rng.random(2_000) < 0.02, 0.9, 0.01)
+    for row in range(300):
         captions[row] = f"banana {captions[row]}"
-    p[:500] = np.where(rng.random(500) < 0.15, 0.9, 0.01)
+    p[:300] = np.where(rng.random(300) < 0.4, 0.9, 0.01)
     scored = scored_of(captions, p)
-    assert campaigns(scored) == []
-    assert campaigns(scored, dataclasses.replace(CONFIG, min_excess=0.02))
+    assert [one.group.label for one in campaigns(scored)] == ["banana"]
+    assert campaigns(scored, dataclasses.replace(CONFIG, min_excess=0.5)) == []
+
+
+def test_a_shared_trait_makes_a_doubtful_pairing_count() -> None:
+    p, trait = np.array([0.3, 0.1, 0.1, 0.01]), np.array([1.0, 1.0, 1e-4, 1e-4])
+    scored = scored_of(["a", "b", "c", "d"], p, trait_p=trait)
+    assert suspicious_pairs(scored, CONFIG).tolist() == [True, False, True, False]
 
 
 def test_settings_are_checked() -> None:

@@ -13,7 +13,7 @@ from roclip_audit.sanitize.campaigns.scored import Scored
 from roclip_audit.sanitize.campaigns.trigger import Trigger, recover_trigger
 from tests.sanitize.campaigns.campaignkit import png, scene, scored_of
 
-N, N_PLANTED = 150, 24
+N, N_PLANTED = 100, 20
 CELLS = np.random.default_rng(9).integers(0, 256, (5, 5, 3)).astype(np.uint8).repeat(2, 0).repeat(2, 1)
 NOISE = np.random.default_rng(8).integers(0, 256, (80, 96, 3))
 
