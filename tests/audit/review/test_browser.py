@@ -14,7 +14,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
 
 from roclip_audit.audit.decision_log import read_log
@@ -158,17 +157,3 @@ def test_nothing_sticks_out(page: Any, width: int) -> None:
     for path in ("/?show=all", f"/pair/{uid}", "/campaigns"):
         page.goto(base + path)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-
-
-def test_it_leaves_the_decisions_in_the_file(run: RunFolder, page: Any, address: str, request: Any) -> None:
-    page.keyboard.press("j")
-    page.keyboard.press("d")
-    page.wait_for_selector(".card[data-verdict=drop]")
-    assert address.startswith("http://127.0.0.1:")
-    request.addfinalizer(lambda: _check_file(run))
-
-
-def _check_file(run: RunFolder) -> None:
-    """Runs when the command has stopped: another program finds the decision in the file alone."""
-    with duckdb.connect(run.database, read_only=True) as connection:
-        assert connection.execute("select decision from suspicion where decision is not null").fetchall() == [("drop",)]
