@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from roclip_audit import __version__
-from roclip_audit.cli import bench, curate, demo, doctor, fetch, poison, report, review, scan, show, sql
+from roclip_audit.cli import bench, curate, demo, doctor, export, fetch, poison, report, review, scan, show, sql
 from roclip_audit.core.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, RoclipAuditError
 from roclip_audit.core.terminal import say
 
@@ -94,6 +94,9 @@ app.command(short_help="Write one HTML page about a run.", epilog=report.EXAMPLE
 app.command(short_help="Look at pairs and decide, in the browser.", epilog=review.EXAMPLES)(review.review)
 app.command(short_help="Write shards without the pairs that a rule names.", epilog=curate.EXAMPLES)(curate.curate)
 app.command(short_help="Fetch a list of URLs into shards, or look at them again.", epilog=fetch.EXAMPLES)(fetch.fetch)
+app.command(short_help="Write scores, keep lists, embeddings or pictures for other tools.", epilog=export.EXAMPLES)(
+    export.export
+)
 app.command(short_help="Plant known attacks in a copy, with ground truth.", epilog=poison.EXAMPLES)(poison.poison)
 app.command(short_help="Measure detection against planted truth and against peers.", epilog=bench.EXAMPLES)(bench.bench)
 app.command(short_help="Plant, scan and compare, on the pairs that ship.", epilog=demo.EXAMPLES)(demo.demo)

@@ -38,11 +38,12 @@ from roclip_audit.core.samples import Sample, Stray, walk_samples
 from roclip_audit.core.schema import QUARANTINE
 from roclip_audit.core.shards import Shard, open_shard
 from roclip_audit.core.staging import refuse_used_folder, staged_folder
+from roclip_audit.core.subset import subset_array, write_subset
 from roclip_audit.core.tables import TableWriter, table_writer
 from roclip_audit.core.tar import Damage, storable
 from roclip_audit.core.tarwrite import TarSeries, WrittenTar
 from roclip_audit.sanitize.carried import CarriedRows
-from roclip_audit.sanitize.selection import Selection, ShardSelection, open_selection, subset_array
+from roclip_audit.sanitize.selection import Selection, ShardSelection, open_selection
 
 NOT_A_PAIR: Final = "not_a_pair"
 NOT_SELECTED: Final = "not_selected"
@@ -253,8 +254,7 @@ class _Copier:
         for series in (self.kept, self.removed, self.others):
             series.close()
         self.carried.finish()
-        subset = np.sort(np.concatenate([*self.uids, subset_array([])]))
-        np.save(self.folder / "subset.npy", subset)
+        write_subset(self.folder / "subset.npy", self.uids)
         _write_counts(self.folder, self.kept, n_processed=report.n_pairs)
         write_json(self.folder / "quarantine" / "sizes.json", {tar.name: tar.n_samples for tar in self.removed.written})
         done = replace(

@@ -25,6 +25,8 @@ from roclip_audit.core.progress import Reporter
 from roclip_audit.core.run import RunFolder, work_key, write_json
 from roclip_audit.core.shards import Shard, expand_shards
 from roclip_audit.sanitize.align import AlignConfig
+from roclip_audit.sanitize.campaigns.choice import CampaignConfig
+from roclip_audit.sanitize.campaigns.search import find_campaigns
 from roclip_audit.sanitize.captions import IndexConfig
 from roclip_audit.sanitize.contest import ContestConfig
 from roclip_audit.sanitize.dataset import load_dataset
@@ -39,7 +41,7 @@ from roclip_audit.sanitize.traits import TraitConfig
 
 FLAG_FDR: Final = 0.1
 """What is counted as flagged in the report; the view ``flagged`` uses the same."""
-REVISIONS: Final = {"index": 2, "encode": 2, "judge": 4}
+REVISIONS: Final = {"index": 2, "encode": 2, "judge": 4, "campaigns": 2}
 """Raise a stage's number when its code changes what it writes."""
 
 
@@ -157,7 +159,10 @@ def scan(config: ScanConfig, reporter: Reporter) -> ScanReport:
         encoded = work.encode(shards, indexed, encoder, encode_config, config.workers)
         if not any(one.stats["n_scored"] for one in encoded):
             raise ConfigError(f"{len(shards)} shard(s), but no image can be decoded: {_reasons(shards, run, 'encode')}")
-        judged = work.judge(shards, encoded, encoder, judging)
+        finished = work.judge(shards, encoded, encoder, judging)
+        judged = finished.stats
+        campaign_config = CampaignConfig()
+        work.campaigns(shards, finished, campaign_config, judging, max_pixels=config.max_pixels)
     counts = _counts(indexed, encoded)
     settings = {
         "contest": asdict(judging.contest),
@@ -169,6 +174,7 @@ def scan(config: ScanConfig, reporter: Reporter) -> ScanReport:
         "traits": asdict(judging.traits),
         "index": asdict(index_config),
         "encode": asdict(encode_config),
+        "campaigns": asdict(campaign_config),
     }
     write_json(
         run.manifest,
@@ -270,9 +276,7 @@ class _Work:
                 done.append(_Done(stats, key))
         return done
 
-    def judge(
-        self, shards: Sequence[Shard], encoded: Sequence[_Done], encoder: Encoder, judging: Judging
-    ) -> dict[str, Any]:
+    def judge(self, shards: Sequence[Shard], encoded: Sequence[_Done], encoder: Encoder, judging: Judging) -> _Done:
         """Align, hold the contests and write the evidence; it depends on every shard."""
         settings = {name: value for name, value in asdict(judging).items() if name != "workers"}
         key = work_key(
@@ -290,7 +294,28 @@ class _Work:
                 "expected_sound": float((1.0 - calibrated.suspicion_N[listed]).sum()),
             }
 
-        return self._once("judge", "dataset", key, do)
+        return _Done(self._once("judge", "dataset", key, do), key)
+
+    def campaigns(
+        self, shards: Sequence[Shard], judged: _Done, config: CampaignConfig, judging: Judging, *, max_pixels: int
+    ) -> _Done:
+        """Look for groups of suspicious pairs that belong together."""
+        key = work_key("campaigns", REVISIONS["campaigns"], judged.key, asdict(config), max_pixels)
+
+        def do() -> dict[str, Any]:
+            return dict(
+                find_campaigns(
+                    self._run,
+                    shards,
+                    config,
+                    self._reporter,
+                    seed=judging.seed,
+                    workers=judging.workers,
+                    max_pixels=max_pixels,
+                )
+            )
+
+        return _Done(self._once("campaigns", "dataset", key, do), key)
 
 
 def _is_damaged(run: RunFolder, shard: Shard) -> bool:

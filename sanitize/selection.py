@@ -13,17 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from roclip_audit.core.errors import StoreError
+from roclip_audit.core.subset import subset_array
 
 COLUMNS: Final = ("shard", "ordinal", "uid", "keep", "reason")
-SUBSET_DTYPE: Final = np.dtype("u8,u8")
-"""DataComp's form of a uid: its first and its last 16 hex digits as numbers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,18 +114,3 @@ def _spans(file: pq.ParquetFile, path: Path) -> dict[str, tuple[int, int]]:
             spans[name] = (first, n_rows + end - begin)
             row, begin, last = row + end - begin, end, name
     return spans
-
-
-def subset_array(uids: list[str]) -> npt.NDArray[np.void]:
-    """Return uids of 32 hex characters as DataComp's structured array (SUBSET_DTYPE), unsorted.
-
-    Raises:
-        StoreError: a uid has another form.
-    """
-    try:
-        raw = bytes.fromhex("".join(uids))
-    except ValueError as error:
-        raise StoreError(f"a uid of the selection is not hexadecimal ({error})") from error
-    if len(raw) != 16 * len(uids) or any(len(uid) != 32 for uid in uids):
-        raise StoreError("a uid of the selection does not have 32 characters")
-    return np.frombuffer(raw, dtype=">u8").astype("u8").view(SUBSET_DTYPE)

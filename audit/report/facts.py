@@ -132,6 +132,7 @@ class Decision:
     verdict: str
     note: str | None
     decided_at: str
+    reviewer: str | None
     caption: str | None
 
 
@@ -277,8 +278,9 @@ def read_decisions(connection: duckdb.DuckDBPyConnection) -> Decisions:
     counts = dict(connection.execute("select verdict, count(*) from decisions group by verdict").fetchall())
     found = rows(
         connection,
-        """with latest as (select uid, verdict, note, decided_at from decisions order by decided_at desc, uid limit 10)
-        select l.uid, l.verdict, l.note, strftime(l.decided_at, '%Y-%m-%d %H:%M') as decided_at, p.caption
+        """with latest as (from decisions order by decided_at desc, uid limit 10)
+        select l.uid, l.verdict, l.note, strftime(l.decided_at, '%Y-%m-%d %H:%M') as decided_at, l.reviewer,
+            p.caption
         from latest l left join pairs p using (uid) order by l.decided_at desc, l.uid""",
     )
     return Decisions(

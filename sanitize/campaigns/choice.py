@@ -1,0 +1,203 @@
+"""Choose the campaigns among the candidate groups: significant, large in effect, and each explaining something alone.
+
+Many groups hold the same pairs: an attack on "banana" with prompt templates makes "banana", "a banana", "photo" and
+"photo of" significant. With ``r_g`` the share of suspicious units in a group, a set of groups predicts for every unit
+the largest ``r_g`` of its groups (the base rate outside). Groups are left out one by one, the one whose loss costs the
+likelihood least first, until every loss costs more than ``log(number of groups tested)``. A general word ("photo")
+promises too much for the pairs that it holds alone, so it goes before the word that is behind it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from roclip_audit.core.errors import ConfigError
+from roclip_audit.sanitize.campaigns.excess import MIN_RHO, Null, fit_null, holm, tail
+from roclip_audit.sanitize.campaigns.groups import MIN_UNITS, Group
+
+MIN_GROUPS: Final = 20
+MAX_COMPARED: Final = 400  # significant groups that are compared with each other
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CampaignConfig:
+    """When a group is a campaign.
+
+    Attributes:
+        unrelated: p-value of the pairing above which a pair counts as suspicious: 1 - this share of unrelated pairs do.
+        trait_p, unrelated_if_traced: of pairs whose ``trait_p`` is as small, the lower p-value of the pairing suffices:
+            sound families share traits too, but their captions fit.
+        level: chance of any false campaign, over all groups tested.
+        min_ratio: suspicious share over base rate that a campaign has at least.
+        min_excess: suspicious share minus base rate that a campaign has at least.
+        max_triggers: campaigns whose pictures are searched for a trigger, the most significant first.
+    """
+
+    unrelated: float = 0.2
+    trait_p: float = 1e-3
+    unrelated_if_traced: float = 0.05
+    level: float = 0.05
+    min_ratio: float = 2.0
+    min_excess: float = 0.15
+    max_triggers: int = 24
+
+    def __post_init__(self) -> None:
+        if not (0 < self.unrelated < 1 and 0 < self.level < 1 and self.min_ratio >= 1 and 0 <= self.min_excess < 1):
+            raise ConfigError("campaigns: unrelated, level and min_excess in (0, 1) and min_ratio >= 1 are needed")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A campaign as far as counting goes.
+
+    Attributes:
+        group: its pairs.
+        n_suspicious: suspicious pairs among them.
+        base_rate: share of suspicious pairs outside.
+        p_value, p_corrected: of its units, see ``excess``.
+        n_tested: groups that were tested in all.
+    """
+
+    group: Group
+    n_suspicious: int
+    base_rate: float
+    p_value: float
+    p_corrected: float
+    n_tested: int
+
+
+def choose(groups: Sequence[Group], suspicious_N: np.ndarray, config: CampaignConfig) -> list[Found]:
+    """Return the campaigns among groups, the most significant first.
+
+    Attacks would widen the null that they are tested against. So what is significant against the narrowest null (rho at
+    its floor) is left out when the null is fitted, and everything is tested against the fitted one.
+    """
+    if not groups or not suspicious_N.any():
+        return []
+    kinds = sorted({group.kind for group in groups})
+    narrow = dict.fromkeys(kinds, Null(float(suspicious_N.mean()), MIN_RHO))
+    trimmed, _, _ = _significant(groups, suspicious_N, narrow, config)
+    nulls = _nulls(groups, trimmed, suspicious_N)
+    chosen, p_G, corrected_G = _significant(groups, suspicious_N, nulls, config)
+    return [
+        Found(
+            group=groups[index],
+            n_suspicious=int(suspicious_N[groups[index].rows].sum()),
+            base_rate=_outside(groups[index], suspicious_N),
+            p_value=float(p_G[index]),
+            p_corrected=float(corrected_G[index]),
+            n_tested=len(groups),
+        )
+        for index in chosen
+    ]
+
+
+def _significant(
+    groups: Sequence[Group], suspicious_N: np.ndarray, nulls: Mapping[str, Null], config: CampaignConfig
+) -> tuple[list[int], np.ndarray, np.ndarray]:
+    """Return the groups that pass and are needed, the most significant first; p-values, corrected p-values."""
+    p_G = np.array([tail(len(g.units), int(suspicious_N[g.units].sum()), nulls[g.kind]) for g in groups])
+    corrected_G = _corrected(groups, p_G)
+    listed = [
+        index
+        for index in np.argsort(p_G, kind="stable").tolist()
+        if corrected_G[index] <= config.level and _is_large(groups[index], suspicious_N, config)
+    ]
+    return _leave_out(groups, listed, suspicious_N), p_G, corrected_G
+
+
+def _corrected(groups: Sequence[Group], p_G: np.ndarray) -> np.ndarray:
+    """Correct by Holm within each kind and by Bonferroni over kinds: thousands of words do not hide the few shards."""
+    corrected_G = np.ones(len(p_G))
+    kind_G = np.array([group.kind for group in groups])
+    kinds = sorted(set(kind_G.tolist()))
+    for kind in kinds:
+        corrected_G[kind_G == kind] = np.minimum(1.0, len(kinds) * holm(p_G[kind_G == kind]))
+    return corrected_G
+
+
+def _outside(group: Group, suspicious_N: np.ndarray) -> float:
+    n = len(suspicious_N) - len(group.rows)
+    return float((suspicious_N.sum() - suspicious_N[group.rows].sum()) / n) if n else 0.0
+
+
+def _is_large(group: Group, suspicious_N: np.ndarray, config: CampaignConfig) -> bool:
+    share, base = float(suspicious_N[group.units].mean()), _outside(group, suspicious_N)
+    return share >= config.min_ratio * base and share >= base + config.min_excess
+
+
+def _nulls(groups: Sequence[Group], chosen: Sequence[int], suspicious_N: np.ndarray) -> dict[str, Null]:
+    """Fit a null to each kind, without the pairs of the chosen groups."""
+    left_N = np.ones(len(suspicious_N), dtype=bool)
+    for index in chosen:
+        left_N[groups[index].rows] = False
+    mean = float(suspicious_N[left_N].mean()) if left_N.any() else float(suspicious_N.mean())
+    counts: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for group in groups:
+        units = group.units[left_N[group.units]]
+        if len(units) >= MIN_UNITS:
+            counts[group.kind].append((len(units), int(suspicious_N[units].sum())))
+    kinds = {group.kind for group in groups}
+    everything = [count for found in counts.values() for count in found]
+    # A handful of groups says little about how much groups differ; then those of all kinds do.
+    used = {kind: counts[kind] if len(counts[kind]) >= MIN_GROUPS else everything for kind in kinds}
+    count_of = {kind: np.array(used[kind], dtype=np.int64).reshape(-1, 2) for kind in kinds}
+    return {kind: fit_null(count[:, 0], count[:, 1], mean) for kind, count in count_of.items()}
+
+
+def _leave_out(groups: Sequence[Group], listed: Sequence[int], suspicious_N: np.ndarray) -> list[int]:
+    """Leave out the groups whose pairs others of the kind explain; keeps the order."""
+    kept: set[int] = set()
+    for kind in sorted({groups[index].kind for index in listed}):
+        own = [index for index in listed if groups[index].kind == kind][:MAX_COMPARED]
+        base = float(np.clip(suspicious_N.mean(), 1e-6, 1 - 1e-6))
+        penalty = float(np.log(max(2, len(groups))))
+        words = _needed(groups, [index for index in own if groups[index].exact], suspicious_N, base, penalty=penalty)
+        covered_N = np.zeros(len(suspicious_N), dtype=bool)
+        for index in words:
+            covered_N[groups[index].rows] = True
+        # A word says more than a cluster of captions, so a cluster is needed only for what no word tells.
+        others = [
+            index for index in own if not groups[index].exact and not _mostly(covered_N, groups[index], suspicious_N)
+        ]
+        kept |= words | _needed(groups, others, suspicious_N, base, penalty=penalty)
+    return [index for index in listed if index in kept]
+
+
+def _mostly(covered_N: np.ndarray, group: Group, suspicious_N: np.ndarray) -> bool:
+    suspicious = group.units[suspicious_N[group.units]]
+    return bool(covered_N[suspicious].mean() > 0.5)
+
+
+def _needed(
+    groups: Sequence[Group], own: Sequence[int], suspicious_N: np.ndarray, base: float, *, penalty: float
+) -> set[int]:
+    units = {index: groups[index].units for index in own}
+    rate = {index: (suspicious_N[rows].sum() + 0.5) / (len(rows) + 1.0) for index, rows in units.items()}
+    left = list(own)
+    while left:
+        best_N, second_N = np.full(len(suspicious_N), base), np.full(len(suspicious_N), base)
+        owner_N = np.full(len(suspicious_N), -1)
+        for index in left:
+            rows = units[index]
+            higher = rate[index] > best_N[rows]
+            second_N[rows] = np.where(higher, best_N[rows], np.maximum(second_N[rows], rate[index]))
+            best_N[rows[higher]], owner_N[rows[higher]] = rate[index], index
+        gain_N = _log_likelihood(suspicious_N, best_N) - _log_likelihood(suspicious_N, second_N)
+        cost = {index: float(gain_N[units[index]][owner_N[units[index]] == index].sum()) for index in left}
+        # Of groups that cost the same, the least significant goes.
+        weakest = min(reversed(left), key=lambda index: cost[index])
+        if cost[weakest] > penalty:
+            break
+        left.remove(weakest)
+    return set(left)
+
+
+def _log_likelihood(suspicious_N: np.ndarray, rate_N: np.ndarray) -> np.ndarray:
+    found: np.ndarray = np.where(suspicious_N, np.log(rate_N), np.log1p(-rate_N))
+    return found
