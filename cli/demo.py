@@ -33,10 +33,10 @@ SEED = 0
 TOP_SQL = """select round(suspicion, 3) as suspicion, round(fdr, 3) as fdr, caption, rival_caption
 from suspicion order by risk desc, suspicion desc, uid limit 10"""
 
-# AUROC is the chance that a planted pair is more suspicious than one that was left alone, ties counted half.
+# AUROC is the chance that a planted pair stands before one that was left alone, by risk, ties counted half.
 ATTACKS_SQL = """
     with scored as (
-        select uid, attack, suspicion.suspicion as score, fdr
+        select uid, attack, risk as score, fdr
         from suspicion join read_parquet('{truth}') as truth using (uid)
     )
     select planted.attack, count(distinct planted.uid), count(distinct planted.uid) filter (planted.fdr <= 0.1),
@@ -55,7 +55,7 @@ class AttackResult:
 
     Attributes:
         n_found: planted pairs on the list cut at fdr <= 0.1.
-        auroc: chance that a planted pair is more suspicious than one that was left alone, 0.5 to 1 if it works at all.
+        auroc: chance that a planted pair has more risk than one that was left alone, 0.5 to 1 if it works at all.
     """
 
     attack: str
