@@ -23,7 +23,7 @@ from roclip_audit.audit.formats import cell_text
 from roclip_audit.audit.review.desk import CAPTION_CHARACTERS, Desk, Page
 from roclip_audit.audit.review.guard import Access, Guard
 from roclip_audit.audit.review.listing import OPERATORS, SHOW, TYPES, Listing, parse_listing
-from roclip_audit.audit.review.thumbnails import EDGES, placeholder
+from roclip_audit.audit.review.thumbnails import EDGES, icon, placeholder
 from roclip_audit.core.errors import ConfigError, RoclipAuditError
 from roclip_audit.core.terminal import printable
 
@@ -84,6 +84,7 @@ class Site:
             Route("/image/{uid}/{size}", self._page(self.image)),
             Route("/trigger/{campaign:int}", self._page(self.trigger)),
             Route("/static/{name}", self._page(self.static)),
+            Route("/icon", self._page(self.icon)),
             Route("/decide", self._action(self.decide), methods=["POST"]),
             Route("/undo", self._action(self.undo), methods=["POST"]),
             Route("/reviewer", self._action(self.rename), methods=["POST"]),
@@ -181,6 +182,10 @@ class Site:
         """Return what the images of a campaign share, drawn anew."""
         data = self._desk.trigger(request.path_params["campaign"])
         return _jpeg(placeholder("no trigger"), 404) if data is None else _jpeg(data)
+
+    def icon(self, request: Request) -> Response:
+        """Return the picture for the browser's tab."""
+        return _jpeg(icon())
 
     def static(self, request: Request) -> Response:
         """Return one of the two files that the pages load."""

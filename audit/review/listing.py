@@ -178,20 +178,10 @@ def _filter(text: str) -> Filter:
     return Filter(*parts)
 
 
-_LIKE = """uid = $like or pair in (
-    select neighbour_pair from store.neighbours
-    where kind = $kind and pair = (select pair from store.scored where uid = $like)
-) or {same}"""
-_SAME = {
-    "image": "(n_duplicates > 1 and duplicate_group = (select duplicate_group from store.scored where uid = $like))",
-    "caption": "(n_caption_repeats > 1 and caption = (select caption from store.scored where uid = $like))",
-}
-
-
 def condition(listing: Listing) -> tuple[str, dict[str, Any]]:
     """Return the SQL condition that the pairs of a list meet, over ``scored_now``, and its parameters.
 
-    The caller has checked ``where`` to be one condition.
+    The caller has checked ``where`` to be one condition, and adds what ``like`` means.
     """
     parts, values = [SHOW[listing.show]], dict[str, Any]()
     if listing.search:
@@ -206,9 +196,6 @@ def condition(listing: Listing) -> tuple[str, dict[str, Any]]:
         only = " and suspicious" if listing.suspicious else ""
         parts.append(f"uid in (select uid from campaign_pairs where campaign = $campaign{only})")  # noqa: S608
         values["campaign"] = listing.campaign
-    if listing.like:
-        parts.append(_LIKE.format(same=_SAME[listing.kind]))
-        values |= {"like": listing.like, "kind": listing.kind}
     if listing.where:
         parts.append(f"uid in (select uid from suspicion where (\n{listing.where}\n))")  # noqa: S608  # checked
     return " and ".join(f"({part})" for part in parts if part != "true") or "true", values

@@ -74,7 +74,8 @@ def serve(run: RunFolder, settings: ReviewSettings, *, ready: Callable[[str], ob
             timeout_graceful_shutdown=3,
         )
         try:
-            uvicorn.Server(config).run(sockets=[listener])
+            with suppress(KeyboardInterrupt):  # the ordinary end
+                uvicorn.Server(config).run(sockets=[listener])
         finally:
             desk.close()
             with suppress(StoreLockedError):

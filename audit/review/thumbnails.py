@@ -35,6 +35,15 @@ def placeholder(note: str) -> bytes:
     return encoded(image)
 
 
+def icon() -> bytes:
+    """Draw the mark of the page: a picture with one corner struck out."""
+    image = Image.new("RGB", (64, 64), "#ffffff")
+    pen = ImageDraw.Draw(image)
+    pen.rectangle((6, 6, 57, 57), outline="#1b1f24", width=6)
+    pen.line((18, 46, 46, 18), fill="#b3261e", width=9)
+    return encoded(image)
+
+
 class Cache:
     """The most recently wanted pictures, as many as fit into a number of bytes."""
 

@@ -10,10 +10,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
 
 from roclip_audit.audit.decision_log import read_log
@@ -66,6 +66,18 @@ def verdicts(run: RunFolder) -> list[tuple[str, str]]:
     return [(one.verdict, one.reviewer) for one in read_log(run)[0]]
 
 
+def wait_for(page: Any, condition: str) -> None:
+    """Wait for a condition in JavaScript; Playwright's own way would need what the page's policy forbids."""
+    from playwright.sync_api import Error
+
+    for _ in range(200):
+        with suppress(Error):  # the page was just being left
+            if page.evaluate(condition):
+                return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"never: {condition}")
+
+
 def focused(page: Any) -> str:
     return str(page.evaluate("document.activeElement.dataset.uid ?? ''"))
 
@@ -73,8 +85,8 @@ def focused(page: Any) -> str:
 def test_look_filter_decide_undo_reload_curate(page: Any, run: RunFolder, tmp_path: Path) -> None:
     assert "token" not in page.url
     assert page.title() == "Pairs · roclip-audit"
-    page.wait_for_function("document.querySelector('[data-count]').textContent === '88 pairs'")
-    page.wait_for_function("[...document.images].slice(0, 4).every((one) => one.complete && one.naturalWidth > 0)")
+    wait_for(page, "document.querySelector('[data-count]').textContent === '88 pairs'")
+    wait_for(page, "[...document.images].slice(0, 4).every((one) => one.complete && one.naturalWidth > 0)")
 
     page.keyboard.press("j")
     first = focused(page)
@@ -107,7 +119,7 @@ def test_look_filter_decide_undo_reload_curate(page: Any, run: RunFolder, tmp_pa
     page.fill("#note", "a red one")
     page.keyboard.press("Escape")
     page.keyboard.press("d")
-    page.wait_for_function(f"!location.pathname.endsWith('{shown}')")
+    wait_for(page, f"!location.pathname.endsWith('{shown}')")
     page.go_back()
     page.wait_for_selector(".history >> text=a red one")
     page.keyboard.press("Escape")
@@ -145,17 +157,3 @@ def test_nothing_sticks_out(page: Any, width: int) -> None:
     for path in ("/?show=all", f"/pair/{uid}", "/campaigns"):
         page.goto(base + path)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-
-
-def test_it_leaves_the_decisions_in_the_file(run: RunFolder, page: Any, address: str, request: Any) -> None:
-    page.keyboard.press("j")
-    page.keyboard.press("d")
-    page.wait_for_selector(".card[data-verdict=drop]")
-    assert address.startswith("http://127.0.0.1:")
-    request.addfinalizer(lambda: _check_file(run))
-
-
-def _check_file(run: RunFolder) -> None:
-    """Runs when the command has stopped: another program finds the decision in the file alone."""
-    with duckdb.connect(run.database, read_only=True) as connection:
-        assert connection.execute("select decision from suspicion where decision is not null").fetchall() == [("drop",)]
