@@ -85,7 +85,7 @@ def markers(out: Path) -> int:
 def test_killed_and_resumed_equals_uninterrupted(
     n_markers: int, shards: Path, model: str, whole: tuple[Path, ScanReport], tmp_path: Path
 ) -> None:
-    """Markers: three shards indexed, three encoded, one judgement; after the seventh campaigns and database are missing."""
+    """Markers: three shards indexed, three encoded, one judgement; after the seventh campaigns and database miss."""
     out = tmp_path / "run"
     arguments = ["scan", str(shards), "--out", str(out), "--encoder", model, "--workers", "1", "--quiet"]
     process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", SCAN, *arguments])
