@@ -85,7 +85,7 @@ def markers(out: Path) -> int:
 def test_killed_and_resumed_equals_uninterrupted(
     n_markers: int, shards: Path, model: str, whole: tuple[Path, ScanReport], tmp_path: Path
 ) -> None:
-    """Markers: three shards indexed, three encoded, one judgement; after the seventh only the database is missing."""
+    """Markers: three shards indexed, three encoded, one judgement; after the seventh campaigns and database miss."""
     out = tmp_path / "run"
     arguments = ["scan", str(shards), "--out", str(out), "--encoder", model, "--workers", "1", "--quiet"]
     process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", SCAN, *arguments])
@@ -110,7 +110,7 @@ def test_only_what_depends_on_a_change_is_done_again(shards: Path, model: str, t
     data, out = tmp_path / "shards", tmp_path / "run"
     shutil.copytree(shards, data)
     assert scanned(data, model, out).reused == 0
-    assert scanned(data, model, out).reused == 2 * N_SHARDS + 1
+    assert scanned(data, model, out).reused == 2 * N_SHARDS + 2, "judgement and campaigns"
     assert scanned(data, model, out, pool_size=16).reused == 2 * N_SHARDS, "a pool is judged anew, not encoded"
     changed = sorted(data.glob("*.tar"))[1]
     make_shard(changed, draw_samples(30, seed=9))
