@@ -22,7 +22,6 @@ NOT_RANKINGS: Final = frozenset(
     {
         "fdr",
         "p_value",
-        "trait_p",
         "cosine",
         "win_probability",
         "win_probability_64",
