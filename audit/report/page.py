@@ -24,6 +24,7 @@ import roclip_audit
 from roclip_audit.audit.provenance import FLAG_FDR
 from roclip_audit.audit.query import clear_errors
 from roclip_audit.audit.report import charts, facts, gallery
+from roclip_audit.audit.report.downloads import read_downloads
 from roclip_audit.audit.report.text import short, shown
 from roclip_audit.audit.store import open_readonly
 from roclip_audit.audit.why import REASONS as RISK_REASONS
@@ -51,6 +52,7 @@ SECTIONS: Final = (
     ("duplicates", "Repeated pictures"),
     ("shards", "Shards"),
     ("domains", "Domains"),
+    ("downloads", "Downloads"),
     ("problems", "Problems"),
     ("decisions", "Decisions"),
     ("scan", "The scan"),
@@ -116,6 +118,7 @@ def _render(run: RunFolder, connection: duckdb.DuckDBPyConnection, n: int) -> tu
         duplicates=duplicates,
         shards=facts.read_shards(connection),
         domains=facts.read_domains(connection),
+        downloads=read_downloads(connection),
         problems=facts.read_problems(connection),
         decisions=facts.read_decisions(connection),
         facts=_scan_facts(about, started, finished),
