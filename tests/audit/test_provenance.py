@@ -9,6 +9,8 @@ import pytest
 
 from roclip_audit.audit.domains import enrichment
 from roclip_audit.audit.ingest import ingest
+from roclip_audit.audit.report.downloads import read_downloads
+from roclip_audit.audit.report.page import write_report
 from roclip_audit.audit.store import open_readonly
 from roclip_audit.core.run import RunFolder
 from roclip_audit.core.schema import FETCHED
@@ -105,3 +107,17 @@ def test_groups_are_tested_against_those_outside() -> None:
     assert tested[1].p_value == 1.0
     assert enrichment([5], [5], 5, 5)[0].p_value is None  # nothing outside to compare with
     assert enrichment([], [], 0, 0) == []
+
+
+def test_the_report_tells_it(run: RunFolder) -> None:
+    with open_readonly(run) as connection:
+        found = read_downloads(connection)
+    assert {one.finding for one in found.findings} == {
+        name for (name,) in fetch(run, "select finding from integrity_by_kind")
+    }
+    assert [one.name for one in found.domains] == ["bad.example"]
+    write_report(run, run.root / "report.html")
+    page = (run.root / "report.html").read_text(encoding="utf-8")
+    section = page[page.index('id="downloads"') : page.index('id="problems"')]
+    assert "bad.example" in section
+    assert all(one.finding in section for one in found.findings)
