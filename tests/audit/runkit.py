@@ -53,6 +53,7 @@ class FakePair:
     url: str | None = None
     suspicion: float | None = None
     fdr: float | None = None
+    risk: float | None = None
     scored: bool = True
     problem: str | None = None
     image_offset: int = 0
@@ -134,6 +135,8 @@ def _evidence(uid: str, pair: FakePair, rng: np.random.Generator) -> dict[str, A
         row["suspicion"] = pair.suspicion
     if pair.fdr is not None:
         row["fdr"] = pair.fdr
+    if pair.risk is not None:
+        row["risk"] = pair.risk
     return row
 
 

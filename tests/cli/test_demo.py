@@ -20,7 +20,7 @@ from tests.audit.runkit import fake, make_run, uid_of
 
 @pytest.fixture(scope="module")
 def truth() -> pl.DataFrame:
-    """Sixty pairs with suspicions that repeat, every third one planted by one of two attacks."""
+    """Sixty pairs with suspicions and risks that repeat, every third one planted by one of two attacks."""
     rng = np.random.default_rng(0)
     attacks = ["sig" if i % 6 == 0 else "targeted" if i % 3 == 0 else None for i in range(60)]
     suspicion = [round(float(rng.random() ** (0.3 if attack else 2)), 1) for attack in attacks]
@@ -30,6 +30,7 @@ def truth() -> pl.DataFrame:
             "attack": attacks,
             "suspicion": suspicion,
             "fdr": [0.5 * (1 - one) for one in suspicion],
+            "risk": [round(0.7 * one + 0.3 * float(rng.random()), 1) for one in suspicion],
         }
     )
 
@@ -37,7 +38,8 @@ def truth() -> pl.DataFrame:
 @pytest.fixture(scope="module")
 def run(truth: pl.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     pairs = [
-        fake(f"a cat \x1b[2J {i}", suspicion=row["suspicion"], fdr=row["fdr"]) for i, row in enumerate(truth.to_dicts())
+        fake(f"a cat \x1b[2J {i}", suspicion=row["suspicion"], fdr=row["fdr"], risk=row["risk"])
+        for i, row in enumerate(truth.to_dicts())
     ]
     folder = tmp_path_factory.mktemp("it's")
     run = make_run(folder / "audit", {"00000.tar": pairs})
@@ -51,7 +53,7 @@ def test_the_numbers_agree_with_scikit_learn(run: RunFolder, truth: pl.DataFrame
     assert [one.attack for one in attacks] == ["sig", "targeted"]
     for one in attacks:
         rows = truth.filter(pl.col("attack").is_null() | (pl.col("attack") == one.attack))
-        expected = roc_auc_score(rows["attack"].is_not_null().to_numpy(), rows["suspicion"].to_numpy())
+        expected = roc_auc_score(rows["attack"].is_not_null().to_numpy(), rows["risk"].to_numpy())
         assert one.auroc == pytest.approx(expected)
         planted = rows.filter(pl.col("attack").is_not_null())
         assert (one.n_planted, one.n_found) == (len(planted), int((planted["fdr"] <= 0.1).sum()))
