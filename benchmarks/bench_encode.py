@@ -38,13 +38,13 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from roclip_audit.core.checkpoint import import_open_clip
 from roclip_audit.core.environment import cpu_features, read_text
 from roclip_audit.core.parallel import default_workers
 from roclip_audit.core.run import RunFolder, write_json
 from roclip_audit.core.shards import Shard, expand_shards, open_shard
 from roclip_audit.sanitize.encode import EncodeConfig, encode_shard
 from roclip_audit.sanitize.encoders import Encoder, build_encoder
-from roclip_audit.sanitize.encoders.checkpoint import import_open_clip
 from roclip_audit.sanitize.index import IndexConfig, index_shard
 
 ARCH = "ViT-B-32"

@@ -36,6 +36,7 @@ from roclip_audit.core.progress import Progress
 from roclip_audit.core.run import write_json
 from roclip_audit.core.samples import Sample, Stray, walk_samples
 from roclip_audit.core.schema import QUARANTINE
+from roclip_audit.core.selection import Selection, ShardSelection, open_selection
 from roclip_audit.core.shards import Shard, open_shard
 from roclip_audit.core.staging import refuse_used_folder, staged_folder
 from roclip_audit.core.subset import subset_array, write_subset
@@ -43,7 +44,6 @@ from roclip_audit.core.tables import TableWriter, table_writer
 from roclip_audit.core.tar import Damage, storable
 from roclip_audit.core.tarwrite import TarSeries, WrittenTar
 from roclip_audit.sanitize.carried import CarriedRows
-from roclip_audit.sanitize.selection import Selection, ShardSelection, open_selection
 
 NOT_A_PAIR: Final = "not_a_pair"
 NOT_SELECTED: Final = "not_selected"

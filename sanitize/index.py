@@ -7,12 +7,19 @@ the operating system cannot read is an error (it may be readable the next time).
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from roclip_audit.core.captions import (
+    CAPTION_KEYS,
+    IMAGE_EXTENSIONS,
+    IndexConfig,
+    derive_uid,
+    read_texts,
+    sha256_of,
+)
 from roclip_audit.core.problems import Problem, write_problems
 from roclip_audit.core.run import RunFolder
 from roclip_audit.core.samples import Sample, Stray, walk_samples
@@ -21,19 +28,15 @@ from roclip_audit.core.shards import Shard, open_shard
 from roclip_audit.core.sidecar import Sidecar, SidecarError, read_sidecar, read_successes
 from roclip_audit.core.tables import TableWriter, table_writer
 from roclip_audit.core.tar import Buffer, Damage, storable
-from roclip_audit.sanitize.captions import CAPTION_KEYS, IndexConfig, Texts, read_texts, sha256_of
 from roclip_audit.sanitize.fetched import Fetches, read_fetches, write_fetched
 
 __all__ = ["IMAGE_EXTENSIONS", "INDEX_COLUMNS", "IndexConfig", "derive_uid", "index_shard", "write_empty_index"]
 
-IMAGE_EXTENSIONS: Final = ("jpg", "png", "jpeg", "webp")
-"""In the order in which open_clip looks for them."""
 INDEX_COLUMNS: Final[tuple[Column, ...]] = tuple(
     column for column in PAIRS if column.name not in ("width", "height", "dhash")
 )
 MAX_STRAY_ROWS: Final = 100
 """Rows of ``not_a_pair`` for one shard; more are counted in one last row."""
-UID_VERSION: Final = b"roclip-audit-uid"
 
 
 def index_shard(shard: Shard, run: RunFolder, config: IndexConfig) -> dict[str, int]:
@@ -183,20 +186,3 @@ def _sample_issues(sample: Sample, images: list[str], occurrence: int) -> Iterat
         yield "multiple_images", f"{', '.join(images)}; used {images[0]}", False
     if occurrence:
         yield "key_repeated", f"{occurrence:,} before it", False
-
-
-def derive_uid(sample: Sample, texts: Texts, image_sha256: bytes | None) -> str:
-    """Derive a uid from the content of a pair: the same wherever the pair lies, in whatever shard.
-
-    BLAKE2b of 128 bits, personalised with UID_VERSION, over the key, the SHA-256 of the caption bytes and the SHA-256
-    of the image bytes, each with its length before it, and a mark in the place of one that is missing. Two pairs share
-    a uid only if all three are equal.
-
-    Returns:
-        32 hex characters, the form of DataComp's uids.
-    """
-    state = hashlib.blake2b(digest_size=16, person=UID_VERSION)
-    for part in (sample.raw_key.encode("utf-8", "surrogateescape"), texts.caption_sha256, image_sha256):
-        state.update(b"-" if part is None else b"+%d:" % len(part))
-        state.update(part or b"")
-    return state.hexdigest()

@@ -19,6 +19,7 @@ from typing import Any, Final
 import pyarrow.parquet as pq
 
 import roclip_audit
+from roclip_audit.core.captions import IndexConfig
 from roclip_audit.core.errors import ConfigError, ShardError
 from roclip_audit.core.parallel import one_thread_each
 from roclip_audit.core.progress import Reporter
@@ -27,7 +28,6 @@ from roclip_audit.core.shards import Shard, expand_shards
 from roclip_audit.sanitize.align import AlignConfig
 from roclip_audit.sanitize.campaigns.choice import CampaignConfig
 from roclip_audit.sanitize.campaigns.search import find_campaigns
-from roclip_audit.sanitize.captions import IndexConfig
 from roclip_audit.sanitize.contest import ContestConfig
 from roclip_audit.sanitize.dataset import load_dataset
 from roclip_audit.sanitize.encode import EncodeConfig, encode_shard

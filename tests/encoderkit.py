@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from roclip_audit.sanitize.encoders.checkpoint import import_open_clip
+from roclip_audit.core.checkpoint import import_open_clip
 
 TINY: dict[str, Any] = {
     "embed_dim": 24,

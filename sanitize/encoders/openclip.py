@@ -21,9 +21,9 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
+from roclip_audit.core.checkpoint import LoadedModel, load_model
 from roclip_audit.core.run import work_key
 from roclip_audit.sanitize.encoders import EncoderConfig, clip_towers
-from roclip_audit.sanitize.encoders.checkpoint import LoadedModel, load_model
 from roclip_audit.sanitize.views import VIEWS, shrink
 
 REVISION = 1  # raise when the code changes what it puts out

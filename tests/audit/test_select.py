@@ -16,7 +16,7 @@ from roclip_audit.audit.select import write_selection
 from roclip_audit.audit.store import open_readonly
 from roclip_audit.core.errors import ConfigError
 from roclip_audit.core.run import RunFolder
-from roclip_audit.sanitize.selection import open_selection
+from roclip_audit.core.selection import open_selection
 from tests.audit.runkit import fake, make_run, uid_of
 
 

@@ -19,9 +19,12 @@ from roclip_audit.core.samples import Sample
 from roclip_audit.core.sidecar import Sidecar
 from roclip_audit.core.tar import Buffer, Member
 
+IMAGE_EXTENSIONS: Final = ("jpg", "png", "jpeg", "webp")
+"""In the order in which open_clip looks for them."""
 CAPTION_KEYS: Final = ("caption", "text")
 MAX_URL_CHARS: Final = 8_192
 HASH_BYTES: Final = 8 << 20
+UID_VERSION: Final = b"roclip-audit-uid"
 _UID = re.compile(r"[0-9a-fA-F]{32}")
 
 
@@ -174,3 +177,20 @@ def _take_url_and_uid(texts: Texts, meta: Mapping[str, Any], sidecar: Sidecar | 
         texts.uid = uid.lower()
     elif uid is not None:
         texts.issues.append(("uid_invalid", f"{uid!r}"[:100], False))
+
+
+def derive_uid(sample: Sample, texts: Texts, image_sha256: bytes | None) -> str:
+    """Derive a uid from the content of a pair: the same wherever the pair lies, in whatever shard.
+
+    BLAKE2b of 128 bits, personalised with UID_VERSION, over the key, the SHA-256 of the caption bytes and the SHA-256
+    of the image bytes, each with its length before it, and a mark in the place of one that is missing. Two pairs share
+    a uid only if all three are equal.
+
+    Returns:
+        32 hex characters, the form of DataComp's uids.
+    """
+    state = hashlib.blake2b(digest_size=16, person=UID_VERSION)
+    for part in (sample.raw_key.encode("utf-8", "surrogateescape"), texts.caption_sha256, image_sha256):
+        state.update(b"-" if part is None else b"+%d:" % len(part))
+        state.update(part or b"")
+    return state.hexdigest()
