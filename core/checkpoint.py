@@ -14,6 +14,8 @@ from __future__ import annotations
 import json
 import logging
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -167,18 +169,26 @@ def load_model(spec: str) -> LoadedModel:
 
 
 def _is_no_false_alarm(record: logging.LogRecord) -> bool:
-    """Drop open_clip's warning of random weights where the real ones are loaded right afterwards."""
-    return "initialized randomly" not in record.getMessage()
+    """Drop open_clip's warnings of random weights."""
+    message = record.getMessage()
+    return "initialized randomly" not in message and "no CLIP weights found" not in message
+
+
+@contextmanager
+def random_weights_expected() -> Iterator[None]:
+    """Keep open_clip from warning of random weights where the real ones are loaded afterwards, or trained."""
+    logging.getLogger().addFilter(_is_no_false_alarm)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeFilter(_is_no_false_alarm)
 
 
 def _create(open_clip: ModuleType, source: Source) -> nn.Module:
     if source.file is None:
         model = open_clip.create_model(source.config, source.tag, require_pretrained=True, weights_only=True)
     else:
-        logging.getLogger().addFilter(_is_no_false_alarm)
-        try:
+        with random_weights_expected():
             model = open_clip.create_model(source.config, load_weights=False, pretrained_text=False)
-        finally:
-            logging.getLogger().removeFilter(_is_no_false_alarm)
         open_clip.load_checkpoint(model, str(source.file), strict=True, weights_only=True)
     return cast(nn.Module, model)

@@ -46,19 +46,22 @@ def one_thread_each() -> Iterator[None]:
         faiss.omp_set_num_threads(before_faiss)
 
 
-def map_ordered(work: Callable[[T], R], items: Iterable[T], *, workers: int, ahead: int = 2) -> Iterator[R]:
+def map_ordered(
+    work: Callable[[T], R], items: Iterable[T], *, workers: int, ahead: int = 2, one_thread: bool = True
+) -> Iterator[R]:
     """Yield ``work(item)`` in the order of ``items``, with at most ``workers * ahead`` results in memory.
 
     Args:
-        work: pure function; runs with one intra-op thread.
+        work: pure function; runs with one intra-op thread, see ``one_thread``.
         items: consumed lazily.
         workers: number of threads, at least 1. The results are the same for every value.
         ahead: how many items per worker may be under way or waiting.
+        one_thread: import torch and faiss to set this; False for work that uses neither.
 
     Raises:
         Whatever ``work`` raises, at the item's place; items not yet started are dropped.
     """
-    with ThreadPoolExecutor(max_workers=workers, initializer=_use_one_thread) as pool:
+    with ThreadPoolExecutor(max_workers=workers, initializer=_use_one_thread if one_thread else None) as pool:
         waiting: deque[Future[R]] = deque()
         try:
             for item in items:

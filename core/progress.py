@@ -33,13 +33,14 @@ PLAIN_PERIOD_S = 10.0
 class Progress(Protocol):
     """What a stage reports to while it runs."""
 
-    def advance(self, n: int, *, n_errors: int = 0, reused: bool = False) -> None:
+    def advance(self, n: int, *, n_errors: int = 0, reused: bool = False, detail: str = "") -> None:
         """Count ``n`` more finished units, ``n_errors`` of them with a problem.
 
         Args:
             n: units, at least 0.
             n_errors: of them, those with a problem.
             reused: they were finished before; they say nothing about the speed.
+            detail: how it goes, in words, such as ``loss 2.31``; takes the place of the one before.
         """
 
 
@@ -82,7 +83,7 @@ def errors(n: int) -> str:
 
 
 class _Silent:
-    def advance(self, n: int, *, n_errors: int = 0, reused: bool = False) -> None:
+    def advance(self, n: int, *, n_errors: int = 0, reused: bool = False, detail: str = "") -> None:
         pass
 
 
@@ -137,14 +138,15 @@ class _PlainStage:
     write: Callable[[str], None]
     reported: float = 0.0
 
-    def advance(self, n: int, *, n_errors: int = 0, reused: bool = False) -> None:
+    def advance(self, n: int, *, n_errors: int = 0, reused: bool = False, detail: str = "") -> None:
         tally = self.tally
         tally.add(n, n_errors, reused=reused)
         elapsed = tally.elapsed()
         if elapsed - self.reported >= self.period_s and tally.n < tally.total:
             self.reported = elapsed
             counts = f"{tally.n:,} of {counted(tally.total, tally.unit)}"
-            self.write(f"{self.name}: {counts}, {tally.speed()}, {tally.left()} left, {errors(tally.n_errors)}")
+            state = ", ".join(filter(None, (tally.speed(), f"{tally.left()} left", errors(tally.n_errors), detail)))
+            self.write(f"{self.name}: {counts}, {state}")
 
     def close(self, *, stopped: bool) -> None:
         tally = self.tally
@@ -192,12 +194,14 @@ class _BarStage:
     task: TaskID
     tally: _Tally
 
-    def advance(self, n: int, *, n_errors: int = 0, reused: bool = False) -> None:
+    def advance(self, n: int, *, n_errors: int = 0, reused: bool = False, detail: str = "") -> None:
         tally = self.tally
         tally.add(n, n_errors, reused=reused)
         left = f"{tally.left()} left" if tally.n < tally.total else f"in {duration(tally.elapsed())}"
         shown_errors = errors(tally.n_errors) if tally.n_errors else ""
         self.bars.update(self.task, advance=n, speed=tally.speed(), left=left, shown_errors=shown_errors)
+        if detail:
+            self.bars.update(self.task, detail=printable(detail))
 
 
 class BarReporter:
@@ -218,6 +222,7 @@ class BarReporter:
             progress.TextColumn("{task.fields[speed]:>14}", markup=False),
             progress.TextColumn("{task.fields[left]:>13}", markup=False),
             progress.TextColumn("{task.fields[shown_errors]}", markup=False),
+            progress.TextColumn("{task.fields[detail]}", markup=False),
         )
         return progress.Progress(*columns, console=self._console, expand=True)
 
@@ -226,7 +231,7 @@ class BarReporter:
         """Open a stage that is drawn."""
         with self._bars() as bars:
             tally = _Tally(total=total, unit=unit, clock=time.monotonic)
-            task = bars.add_task(printable(name), total=total, speed=tally.speed(), left="", shown_errors="")
+            task = bars.add_task(printable(name), total=total, speed=tally.speed(), left="", shown_errors="", detail="")
             yield _BarStage(bars=bars, task=task, tally=tally)
 
     def note(self, message: str) -> None:

@@ -1,8 +1,9 @@
-"""Is a group richer in something than the rest? Binomial tails, corrected for the number of groups that were asked."""
+"""How sure is a share? Binomial tails, corrected for the number of groups that were asked, and Wilson's interval."""
 
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -61,3 +62,33 @@ def benjamini_hochberg(p_values: ArrayLike) -> NDArray[np.float64]:
     adjusted_G = np.empty_like(p_G)
     adjusted_G[order_G] = np.minimum(np.minimum.accumulate(scaled_G[::-1])[::-1], 1.0)
     return adjusted_G
+
+
+def wilson_interval(k: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Return Wilson's score interval of a share: it holds its level also for few trials and for shares near 0 and 1.
+
+    The ends are the shares p with ``|k/n - p| = z sqrt(p (1 - p) / n)``, z the normal quantile. No correction for
+    continuity.
+
+    Args:
+        k: successes, 0 to n.
+        n: trials, at least 0; without any the interval is (0, 1).
+        confidence: level, inside (0, 1).
+
+    Returns:
+        Lower and upper end, 0 to 1; the lower one is 0 where k is 0, the upper one 1 where k is n.
+
+    Raises:
+        ValueError: an argument is out of its range.
+
+    Source: Wilson, J. Am. Stat. Assoc. 22 (1927); method 3 of Newcombe, Statistics in Medicine 17 (1998).
+    """
+    if not (0 <= k <= n and 0.0 < confidence < 1.0):
+        raise ValueError(f"wilson_interval({k}, {n}, {confidence}): k must be in 0..n and confidence inside (0, 1)")
+    if n == 0:
+        return 0.0, 1.0
+    z = NormalDist().inv_cdf((1.0 + confidence) / 2.0)
+    share, weight = k / n, 1.0 + z * z / n
+    centre = (share + z * z / (2 * n)) / weight
+    half = z / weight * math.sqrt(share * (1.0 - share) / n + z * z / (4.0 * n * n))
+    return (0.0 if k == 0 else centre - half), (1.0 if k == n else centre + half)

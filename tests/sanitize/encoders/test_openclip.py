@@ -20,7 +20,8 @@ from safetensors.torch import save_file
 from roclip_audit.core.checkpoint import import_open_clip, load_model
 from roclip_audit.core.errors import ConfigError, EncoderError
 from roclip_audit.sanitize.encoders import EncoderConfig, build_encoder, clip_towers
-from roclip_audit.sanitize.encoders.openclip import OpenClipEncoder, Preprocess, Tokenize
+from roclip_audit.core.tokens import Tokenize
+from roclip_audit.sanitize.encoders.openclip import OpenClipEncoder, Preprocess
 from tests.encoderkit import CAPTIONS, HOSTILE_CAPTIONS, pictures, save_tiny_clip, tiny_model
 
 EXACT = EncoderConfig(precision="fp32")
@@ -275,7 +276,7 @@ def test_captions_written_to_keep_the_tokeniser_busy_do_not() -> None:
 
 
 def test_the_tokenisers_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("roclip_audit.sanitize.encoders.openclip.MAX_CACHED_WORDS", 50)
+    monkeypatch.setattr("roclip_audit.core.tokens.MAX_CACHED_WORDS", 50)
     own = import_open_clip().SimpleTokenizer(context_length=77)
     tokenize = Tokenize(own, 77)
     captions = [f"word{number} <{number}> <" for number in range(300)]

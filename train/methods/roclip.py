@@ -1,0 +1,132 @@
+"""RoCLIP: in every K-th epoch each image is trained towards the nearest caption of a pool, not towards its own.
+
+Source: Yang, Gao and Mirzasoleiman, NeurIPS 2023, arXiv 2303.06854, Algorithm 1.
+
+``strict`` does what the released code does: the pool starts as noise and is refreshed in matched epochs only, the match
+comes before the refresh, neighbours carry no gradient, a zero-weighted CLIP term gives the text tower a gradient of
+exactly zero (so that momentum and weight decay still move it), text augmentation is drawn once.
+
+``fixed`` mends that: the pool is filled before the first matched epoch and refreshed in every epoch, its rows are unit
+vectors, a pair's own caption cannot be its neighbour, two images with one neighbour are not each other's negatives, the
+text tower rests in matched epochs, text augmentation is drawn anew in every epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from roclip_audit.core.errors import ConfigError
+from roclip_audit.core.seeding import derive_seed, generator
+from roclip_audit.train.losses import info_nce, same_off_diagonal
+from roclip_audit.train.methods.base import Embedder, Features, Loss, MethodSettings, Views
+from roclip_audit.train.pool import CaptionPool
+
+
+def pool_size(n_pairs: int, batch_size: int, share: float) -> int:
+    """Return a share of the data set, rounded to whole batches (at least one), so that no batch is torn in the ring."""
+    return batch_size * max(1, round(share * n_pairs / batch_size))
+
+
+class RoClip:
+    """Training with a caption pool and matched epochs; implements ``Method``.
+
+    Args:
+        pool: the caption pool; its ``strict`` decides the mode.
+        match_every: K; epoch e is matched if K divides e. 1 matches always, 2 is the paper's.
+        augment: strong image views and EDA.
+        seed: draws the captions that fill the pool.
+        n_pairs: of the data set.
+    """
+
+    name: ClassVar[str] = "roclip"
+
+    def __init__(self, pool: CaptionPool, *, match_every: int, augment: bool, seed: int, n_pairs: int) -> None:
+        self.pool = pool
+        self._strict = pool.strict
+        self._every = match_every
+        self._seed = seed
+        self._n_pairs = n_pairs
+        if augment:
+            self._views = Views(image=("strong",), text=("eda_once" if pool.strict else "eda",))
+        else:
+            self._views = Views(image=("light",), text=("plain",))
+
+    @classmethod
+    def build(cls, settings: MethodSettings) -> Self:
+        """Make the method with an empty (strict: noisy) pool.
+
+        Raises:
+            ConfigError: K is below 1, or the pool is no share of the data.
+        """
+        if settings.match_every < 1:
+            raise ConfigError(f"match every {settings.match_every} epochs: must be at least 1")
+        if not 0 < settings.pool_share <= 1:
+            raise ConfigError(f"pool share {settings.pool_share:g}: must be above 0 and at most 1")
+        pool = CaptionPool(
+            pool_size(settings.n_pairs, settings.batch_size, settings.pool_share),
+            settings.dim,
+            strict=settings.strict,
+            generator=torch.Generator().manual_seed(derive_seed(settings.seed, "pool")),
+            device=settings.device,
+        )
+        return cls(
+            pool,
+            match_every=settings.match_every,
+            augment=settings.augment,
+            seed=settings.seed,
+            n_pairs=settings.n_pairs,
+        )
+
+    def views(self, epoch: int) -> Views:
+        """Return one view of either side."""
+        return self._views
+
+    def begin_epoch(self, epoch: int, embedder: Embedder) -> None:
+        """Fill the pool with random captions before a matched epoch that would find it wanting (fixed)."""
+        missing = len(self.pool) - self.pool.n_valid
+        if self._strict or not missing or not self.is_matched(epoch):
+            return
+        rng = generator(self._seed, "pool", epoch)
+        drawn = rng.permutation(self._n_pairs)[:missing]
+        self.pool.put(embedder.texts(drawn), torch.from_numpy(drawn).to(self.pool.owner_P.device))
+
+    def trains_text(self, epoch: int) -> bool:
+        """Return False in matched epochs of the fixed mode."""
+        return self._strict or not self.is_matched(epoch)
+
+    def rate(self, epoch: int) -> float:
+        """Return 1."""
+        return 1.0
+
+    def is_matched(self, epoch: int) -> bool:
+        """Tell whether K divides the epoch."""
+        return epoch % self._every == 0
+
+    def loss(self, features: Features, epoch: int) -> Loss:
+        """Return the loss of a plain or a matched batch, and refresh the pool where the mode wants it."""
+        (image_ND,), (text_ND,) = features.image_VND, features.text_VND
+        if not self.is_matched(epoch):
+            if not self._strict:
+                self.pool.put(text_ND, features.pair_N)
+            return Loss(total=info_nce(image_ND, text_ND, features.scale))
+        nearest_N = self.pool.nearest(image_ND, None if self._strict else features.pair_N)
+        rival_ND = self.pool.rows_PD[nearest_N]  # a copy: the refresh below does not touch it
+        self.pool.put(text_ND, features.pair_N)
+        if self._strict:
+            matched = info_nce(rival_ND, image_ND, features.scale)
+            return Loss(total=matched + 0.0 * info_nce(image_ND, text_ND, features.scale), parts={"matched": matched})
+        shared_NN = same_off_diagonal(nearest_N)
+        matched = info_nce(rival_ND, image_ND, features.scale, shared_NN)
+        return Loss(total=matched, parts={"shared_neighbours": shared_NN.any(dim=1).float().mean()})
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the pool."""
+        return {f"pool.{name}": tensor for name, tensor in self.pool.state().items()}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take over the pool."""
+        self.pool.restore({name.removeprefix("pool."): tensor for name, tensor in state.items()})

@@ -1,0 +1,53 @@
+"""Recipes: functions that return a whole set of hyper-parameters.
+
+``paper`` is that of RoCLIP's experiments; ``auto``, the default, scales it to the data and the device at hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from roclip_audit.core.errors import ConfigError
+from roclip_audit.train.config import Recipe
+
+PAPER_STEPS: Final = 24 * 1_000_000 // 512
+LEAST_EPOCHS, MOST_EPOCHS = 16, 64
+LARGE_DATA: Final = 200_000
+
+
+def paper(n_pairs: int, *, has_gpu: bool) -> Recipe:
+    """Return RoCLIP's own: RN50 on 1 M pairs of CC3M, 24 epochs of batches of 512 (arXiv 2303.06854, released code).
+
+    Differs from it: the ramp is a share of the run (10,000 of 46,872 steps there), so that it fits any data.
+    """
+    return Recipe(model="RN50", epochs=24, batch_size=512, lr=5e-5, warmup=0.21)
+
+
+def small(n_pairs: int, *, has_gpu: bool) -> Recipe:
+    """Return one for some thousand to 200,000 pairs: a small ResNet, many short epochs, a learning rate to match.
+
+    On a CPU the inputs have 32 pixels, else 64.
+    """
+    epochs = max(LEAST_EPOCHS, min(MOST_EPOCHS, round(1_000_000 / max(1, n_pairs))))
+    batch_size = 256 if n_pairs >= 8_192 else max(2, min(128, n_pairs // 16))
+    return Recipe(model="resnet-64" if has_gpu else "resnet-32", epochs=epochs, batch_size=batch_size, lr=1e-3)
+
+
+def auto(n_pairs: int, *, has_gpu: bool) -> Recipe:
+    """Return ``paper`` for 200,000 pairs or more on a GPU, else ``small``."""
+    return (paper if has_gpu and n_pairs >= LARGE_DATA else small)(n_pairs, has_gpu=has_gpu)
+
+
+RECIPES: Final[Mapping[str, Callable[..., Recipe]]] = {"auto": auto, "paper": paper, "small": small}
+
+
+def find_recipe(name: str, n_pairs: int, *, has_gpu: bool) -> Recipe:
+    """Return the recipe of a name for so many pairs.
+
+    Raises:
+        ConfigError: no recipe has this name.
+    """
+    if name not in RECIPES:
+        raise ConfigError(f"unknown recipe {name!r}; one of {', '.join(RECIPES)}")
+    return RECIPES[name](n_pairs, has_gpu=has_gpu)
