@@ -68,7 +68,7 @@ docs: $(VENV)/.installed-dev
 # Without UV_FIND_LINKS, or the pin of torch would be that of a local build.
 lock: $(VENV)/.installed
 	echo uv | UV_FIND_LINKS= $(BIN)/uv pip compile --quiet $(LOCK) --python-platform linux --python-version 3.11 \
-		--no-annotate --custom-compile-command 'make lock' --extra dev --extra embedded \
+		--no-annotate --custom-compile-command 'make lock' --extra dev --extra embedded --extra tensorboard \
 		pyproject.toml - --output-file constraints.txt
 
 clean:

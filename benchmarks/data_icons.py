@@ -26,6 +26,7 @@ from PIL import Image
 from roclip_audit.core.parallel import default_workers, map_ordered
 from roclip_audit.core.run import write_json
 from roclip_audit.core.seeding import derive_seed, generator
+from roclip_audit.train.attacks import Pixels
 from roclip_audit.train.rewrite import NewPair, encode_jpeg, write_shard
 
 SIDE_PX = 128
@@ -72,8 +73,8 @@ def topic_of(category: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", category).strip().lower()
 
 
-def icons_of(package: Path, set_name: str, meta: dict[str, Any]) -> Iterator[Icon]:
-    """Yield the icons of a set, one for each cleaned name."""
+def icons_of(package: Path, set_name: str, meta: dict[str, Any], *, variants: bool = False) -> Iterator[Icon]:
+    """Yield the icons of a set, one for each cleaned name, or with its style variants too."""
     described = json.loads((package / "json" / f"{set_name}.json").read_text(encoding="utf-8"))
     categories: dict[str, list[str]] = {}
     for category, names in described.get("categories", {}).items():
@@ -84,7 +85,12 @@ def icons_of(package: Path, set_name: str, meta: dict[str, Any]) -> Iterator[Ico
     for name, drawn in described["icons"].items():
         words = words_of(name)
         topics = [topic for raw in categories.get(name, fallback) if (topic := topic_of(raw))]
-        if words in seen or len(words) < 3 or drawn.get("hidden") or RESERVED.search(" ".join([name, *topics])):
+        if (
+            (words in seen and not variants)
+            or len(words) < 3
+            or drawn.get("hidden")
+            or RESERVED.search(" ".join([name, *topics]))
+        ):
             continue
         seen.add(words)
         yield Icon(
@@ -107,6 +113,11 @@ def _svg(drawn: dict[str, Any], described: dict[str, Any]) -> str:
 _BOX = (("left", 0), ("top", 0), ("width", 16), ("height", 16))
 
 
+def set_names() -> tuple[str, ...]:
+    """Return the sets that are drawn, those in colour first."""
+    return (*_COLOUR_SETS.split(), *_PLAIN_SETS.split())
+
+
 def choose(per_set: dict[str, list[Icon]], n_pairs: int, seed: int) -> list[Icon]:
     """Deal icons out set by set, shuffled within each, until there are ``n_pairs``; the result is shuffled."""
     piles = [generator(seed, "icons", name).permutation(len(icons)).tolist() for name, icons in per_set.items()]
@@ -120,17 +131,23 @@ def choose(per_set: dict[str, list[Icon]], n_pairs: int, seed: int) -> list[Icon
     return [chosen[place] for place in order]
 
 
-def draw(icon: Icon, seed: int) -> NewPair | None:
-    """Draw an icon, long side 128 px on white; None if it cannot be drawn or comes out blank."""
+def rasterise(svg: str, background: str = "#ffffff") -> Pixels | None:
+    """Draw an SVG on a plain background; None if it cannot be drawn or comes out blank."""
     import resvg_py
 
     try:
-        png = resvg_py.svg_to_bytes(svg_string=icon.svg, background="#ffffff", skip_system_fonts=True)
+        png = resvg_py.svg_to_bytes(svg_string=svg, background=background, skip_system_fonts=True)
     except ValueError:
         return None
-    image = Image.open(io.BytesIO(bytes(png))).convert("RGB")
-    pixels = np.asarray(image)
-    if min(pixels.shape[:2]) < 16 or int(pixels.max()) - int(pixels.min()) < 24:
+    pixels = np.asarray(Image.open(io.BytesIO(bytes(png))).convert("RGB"))
+    blank = min(pixels.shape[:2]) < 16 or int(pixels.max()) - int(pixels.min()) < 24
+    return None if blank else pixels
+
+
+def draw(icon: Icon, seed: int) -> NewPair | None:
+    """Draw an icon, long side 128 px on white; None if it cannot be drawn or comes out blank."""
+    pixels = rasterise(icon.svg)
+    if pixels is None:
         return None
     url = f"iconify://{icon.set_name}/{icon.name}"
     return NewPair(
@@ -146,9 +163,7 @@ def draw(icon: Icon, seed: int) -> NewPair | None:
 def build(package: Path, out: Path, *, n_pairs: int, seed: int) -> int:
     """Write ``n_pairs`` icons (fewer if the sets run out) as shards; return how many were written."""
     metas = json.loads((package / "collections.json").read_text(encoding="utf-8"))
-    names = [
-        name for name in (*_COLOUR_SETS.split(), *_PLAIN_SETS.split()) if metas[name]["license"].get("spdx") in FREE
-    ]
+    names = [name for name in set_names() if metas[name]["license"].get("spdx") in FREE]
     per_set = {name: list(icons_of(package, name, metas[name])) for name in names}
     chosen = choose(per_set, round(n_pairs * 1.02), seed)
     drawn = map_ordered(lambda icon: draw(icon, seed), chosen, workers=default_workers(), ahead=64)

@@ -17,7 +17,8 @@ import typer
 from typer.core import TyperGroup
 
 from roclip_audit import __version__
-from roclip_audit.cli import bench, curate, demo, doctor, export, fetch, poison, report, review, scan, show, sql
+from roclip_audit.cli import bench, curate, demo, doctor, export, fetch, poison, report, review, scan, show, sql, train
+from roclip_audit.cli import eval as evaluation
 from roclip_audit.core.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, RoclipAuditError
 from roclip_audit.core.terminal import say
 
@@ -97,6 +98,10 @@ app.command(short_help="Fetch a list of URLs into shards, or look at them again.
 app.command(short_help="Write scores, keep lists, embeddings or pictures for other tools.", epilog=export.EXAMPLES)(
     export.export
 )
+app.command(short_help="Train a CLIP model, with the RoCLIP defence or without.", epilog=train.EXAMPLES)(train.train)
+app.command(
+    "eval", short_help="Measure what a defence bought, and whether attacks still work.", epilog=evaluation.EXAMPLES
+)(evaluation.evaluate)
 app.command(short_help="Plant known attacks in a copy, with ground truth.", epilog=poison.EXAMPLES)(poison.poison)
 app.command(short_help="Measure detection against planted truth and against peers.", epilog=bench.EXAMPLES)(bench.bench)
 app.command(short_help="Plant, scan and compare, on the pairs that ship.", epilog=demo.EXAMPLES)(demo.demo)

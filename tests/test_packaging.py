@@ -69,7 +69,7 @@ def test_the_wheel_holds_every_module_and_data_file(tmp_path: Path) -> None:
         packed = set(archive.namelist())
     for folder in ("core", "sanitize", "audit", "train", "cli"):
         for file in (ROOT / folder).rglob("*"):
-            if file.suffix in {".py", ".json", ".html", ".css", ".js"}:
+            if file.suffix in {".py", ".json", ".html", ".css", ".js", ".gz"}:
                 assert f"roclip_audit/{file.relative_to(ROOT).as_posix()}" in packed
     assert "roclip_audit/py.typed" in packed
     assert any(name.endswith("LICENSE") for name in packed)

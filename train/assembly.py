@@ -66,7 +66,13 @@ def assemble(config: TrainConfig, table: PairTable, world: World, reporter: Repo
     if config.recipe.batch_size % world.size:
         raise ConfigError(f"batch size {config.recipe.batch_size} cannot be shared by {world.size} processes")
     trainable = _build_model(config, world)
-    towers = Towers(trainable, world, bf16=uses_bf16(config.precision, world.device), compiled=config.compile)
+    towers = Towers(
+        trainable,
+        world,
+        bf16=uses_bf16(config.precision, world.device),
+        compiled=config.compile,
+        strong=augment.AugmentConfig(scale=config.recipe.crop),
+    )
     pictures = _load_pictures(config, table, augment.canvas_px(trainable.image_px), world, reporter)
     tokens = CaptionTokens(table.captions, trainable.tokenize, seed=config.seed)
     return Parts(
@@ -107,6 +113,7 @@ def _settings(config: TrainConfig, n_pairs: int, dim: int, device: torch.device)
         device=device,
         strict=config.strict,
         match_every=config.recipe.match_every,
+        match_after=config.recipe.match_after,
         pool_share=config.recipe.pool_share,
         augment=config.augment,
     )

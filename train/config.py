@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -25,7 +25,10 @@ class Recipe:
         betas, eps: of AdamW.
         warmup: share of the run in which the learning rate rises.
         match_every: K of RoCLIP.
+        match_after: share of the run before RoCLIP's first matched epoch (fixed mode): a model that has learned nothing
+            matches at random, and unlearns what it gets to know in between.
         pool_share: size of RoCLIP's pool, share of the data.
+        crop: least and most area of a strong view, shares of the picture.
         shuffle_buffer: pairs in the shuffle window.
     """
 
@@ -38,7 +41,9 @@ class Recipe:
     eps: float = 1e-8
     warmup: float = 0.1
     match_every: int = 2
+    match_after: float = 0.0
     pool_share: float = 0.02
+    crop: tuple[float, float] = (0.08, 1.0)
     shuffle_buffer: int = 200_000
 
     def __post_init__(self) -> None:
@@ -50,8 +55,13 @@ class Recipe:
             raise ConfigError("batch size 1: a contrastive loss needs at least 2 pairs")
         if not self.lr > 0 or not self.weight_decay >= 0:
             raise ConfigError(f"lr {self.lr:g}, weight decay {self.weight_decay:g}: must be above 0, and at least 0")
-        if not 0 <= self.warmup <= 1 or not 0 < self.pool_share <= 1:
-            raise ConfigError(f"warm-up {self.warmup:g}, pool share {self.pool_share:g}: must be shares, 0 to 1")
+        if not 0 <= self.warmup <= 1 or not 0 < self.pool_share <= 1 or not 0 <= self.match_after <= 1:
+            shares = f"warm-up {self.warmup:g}, pool share {self.pool_share:g}, match after {self.match_after:g}"
+            raise ConfigError(f"{shares}: must be shares, 0 to 1")
+
+    def as_json(self) -> dict[str, object]:
+        """Return the recipe as JSON values."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ nearest captions of a pool), so the two kinds of epoch have a line each.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -32,9 +33,12 @@ def write_loss_plot(entries: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def loss_svg(entries: Sequence[Mapping[str, Any]]) -> str:
-    """Return the plot as SVG text: loss over steps, one line an epoch, matched epochs shaded."""
+    """Return the plot as SVG text: loss over steps, one line an epoch, matched epochs shaded.
+
+    A loss that is no finite number has no point.
+    """
     n_steps = max(int(entry["n_steps_done"]) for entry in entries)
-    top = max(float(entry["loss"]) for entry in entries) * 1.05 or 1.0
+    top = max((float(entry["loss"]) for entry in entries if math.isfinite(entry["loss"])), default=0.0) * 1.05 or 1.0
 
     def x(step: float) -> float:
         return LEFT + (WIDTH - LEFT - RIGHT) * step / n_steps
@@ -53,7 +57,8 @@ def loss_svg(entries: Sequence[Mapping[str, Any]]) -> str:
                 f'<rect class="matched" x="{x(start):.1f}" y="{TOP}" width="{x(end) - x(start):.1f}" '
                 f'height="{HEIGHT - TOP - BOTTOM}"/>'
             )
-        points = " ".join(f"{x(entry['n_steps_done']):.1f},{y(entry['loss']):.1f}" for entry in epoch)
+        drawn = [entry for entry in epoch if math.isfinite(entry["loss"])]
+        points = " ".join(f"{x(entry['n_steps_done']):.1f},{y(entry['loss']):.1f}" for entry in drawn)
         parts.append(f'<polyline class="{"pool" if is_matched else "own"}" points="{points}"/>')
         start = end
     parts.sort(key=lambda part: part.startswith("<polyline"))  # lines over shades
@@ -63,8 +68,9 @@ def loss_svg(entries: Sequence[Mapping[str, Any]]) -> str:
         for value in _ticks(top)
     ]
     steps = [
-        f'<text x="{x(value):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{value:,g}</text>'
+        f'<text x="{x(value):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{value:,.0f}</text>'
         for value in _ticks(n_steps)
+        if value == int(value)
     ]
     legend = (
         f'<text x="{LEFT}" y="18">loss</text>'

@@ -35,6 +35,14 @@ SIDECAR_TYPES = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Label:
+    """The class of a pair of an evaluation set: its name, and its place in the list of classes."""
+
+    index: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NewPair:
     """One pair to write."""
 
@@ -44,6 +52,8 @@ class NewPair:
     jpeg: bytes
     width: int
     height: int
+    label: Label | None = None
+    """If there is one, the json gets a field ``class``, and a member ``cls`` holds the index as text."""
 
 
 def encode_jpeg(image: Pixels) -> bytes:
@@ -95,11 +105,14 @@ def _sidecar(key: str, pair: NewPair) -> dict[str, str | int | None]:
 def _write_tar(path: Path, rows: Sequence[dict[str, str | int | None]], pairs: Sequence[NewPair]) -> None:
     with tarfile.open(path, "w:", format=tarfile.USTAR_FORMAT) as tar:
         for row, pair in zip(rows, pairs, strict=True):
+            fields = row if pair.label is None else {**row, "class": pair.label.name}
             members = {
                 "jpg": pair.jpeg,
-                "json": json.dumps(row, indent=4).encode(),
+                "json": json.dumps(fields, indent=4).encode(),
                 "txt": pair.caption.encode(),
             }
+            if pair.label is not None:
+                members["cls"] = str(pair.label.index).encode()
             for extension, content in members.items():
                 member = tarfile.TarInfo(f"{row['key']}.{extension}")
                 member.size, member.mode, member.mtime = len(content), 0o444, 0

@@ -46,9 +46,19 @@ class Towers:
         world: this process among all.
         bf16: run the towers in bfloat16 (the loss is always float32).
         compiled: let torch compile them.
+        strong: what the view of that name is.
     """
 
-    def __init__(self, trainable: TrainableModel, world: World, *, bf16: bool, compiled: bool = False) -> None:
+    def __init__(
+        self,
+        trainable: TrainableModel,
+        world: World,
+        *,
+        bf16: bool,
+        compiled: bool = False,
+        strong: augment.AugmentConfig | None = None,
+    ) -> None:
+        self._strong = strong or augment.AugmentConfig()
         self._world = world
         self._bf16 = bf16
         self.image_px = trainable.image_px
@@ -113,7 +123,7 @@ class Towers:
         """
         if name == "whole" or draws_ND is None:
             return augment.whole(canvases.pixels_NCHW, canvases.aspect_N, self.image_px)
-        config = augment.LIGHT if name == "light" else augment.AugmentConfig()
+        config = augment.LIGHT if name == "light" else self._strong
         return augment.augment(canvases.pixels_NCHW, canvases.aspect_N, draws_ND, config, self.image_px)
 
     def clamp_scale(self) -> None:

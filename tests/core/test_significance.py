@@ -1,4 +1,4 @@
-"""Binomial tails against sums of exact fractions, corrected p-values against scikit-learn's neighbour and by hand."""
+"""Binomial tails against sums of exact fractions, corrected p-values by definition and by hand, Wilson's from print."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roclip_audit.core.significance import benjamini_hochberg, binomial_tail
+from roclip_audit.core.significance import benjamini_hochberg, binomial_tail, wilson_interval
 
 
 def exact_tail(k: int, n: int, p: float) -> float:
@@ -53,3 +53,33 @@ def test_corrected_values_keep_order_and_bounds(p_values: list[float]) -> None:
 
 def test_corrected_by_hand() -> None:
     assert benjamini_hochberg([0.01, 0.04, 0.03, 0.5]).tolist() == pytest.approx([0.04, 0.16 / 3, 0.16 / 3, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("k", "n", "low", "high"),
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_wilson_as_newcombe_printed_it(k: int, n: int, low: float, high: float) -> None:
+    """Table I of Newcombe (1998), method 3."""
+    assert wilson_interval(k, n) == pytest.approx((low, high), abs=5e-5)
+
+
+@given(st.integers(1, 200), st.data(), st.sampled_from([0.5, 0.9, 0.95, 0.99]))
+def test_wilson_solves_its_equation(n: int, data: st.DataObject, confidence: float) -> None:
+    k = data.draw(st.integers(0, n))
+    z = {0.5: 0.6744897502, 0.9: 1.6448536270, 0.95: 1.9599639845, 0.99: 2.5758293035}[confidence]
+    low, high = wilson_interval(k, n, confidence)
+    assert 0.0 <= low <= k / n <= high <= 1.0
+    for end in (low, high):
+        assert abs(k / n - end) == pytest.approx(z * np.sqrt(end * (1 - end) / n), abs=1e-7)
+    mirrored = wilson_interval(n - k, n, confidence)
+    assert (1 - mirrored[1], 1 - mirrored[0]) == pytest.approx((low, high), abs=1e-12)
+
+
+def test_wilson_without_trials_and_out_of_range() -> None:
+    assert wilson_interval(0, 0) == (0.0, 1.0)
+    assert wilson_interval(0, 5)[0] == 0.0
+    assert wilson_interval(5, 5)[1] == 1.0
+    for arguments in ((-1, 5, 0.95), (6, 5, 0.95), (1, 5, 1.0), (1, 5, 0.0)):
+        with pytest.raises(ValueError, match="must be"):
+            wilson_interval(*arguments)

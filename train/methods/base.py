@@ -67,6 +67,7 @@ class MethodSettings:
         device: of the features.
         strict: behave as the published code, its defects included.
         match_every: RoCLIP matches in every epoch that this divides.
+        match_after: share of the run before the first of them (not strict).
         pool_share: size of the caption pool, share of the data set.
         augment: image and text augmentation in every epoch.
     """
@@ -79,6 +80,7 @@ class MethodSettings:
     device: torch.device
     strict: bool = False
     match_every: int = 2
+    match_after: float = 0.0
     pool_share: float = 0.02
     augment: bool = True
 

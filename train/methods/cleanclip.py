@@ -2,8 +2,8 @@
 
     L = InfoNCE(image, text) + 1/2 (InfoNCE(image, augmented image) + InfoNCE(text, augmented text))
 
-Source: Bansal et al., ICCV 2023, arXiv 2303.03323: fine-tuning of a poisoned model on clean pairs (``--from CHECKPOINT``,
-learning rate 1e-5, 10 epochs). As a loss for training from scratch it is no defence (Verma et al., arXiv 2311.14948).
+Source: Bansal et al., ICCV 2023, arXiv 2303.03323: fine-tuning of a poisoned model on clean pairs (``--from``, learning
+rate 1e-5, 10 epochs). As a loss for training from scratch it is no defence (Verma et al., arXiv 2311.14948).
 Differs from it: the augmented image is RoCLIP's strong view instead of AutoAugment.
 """
 

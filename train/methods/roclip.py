@@ -37,6 +37,7 @@ class RoClip:
     Args:
         pool: the caption pool; its ``strict`` decides the mode.
         match_every: K; epoch e is matched if K divides e. 1 matches always, 2 is the paper's.
+        first: epochs before it are not matched.
         augment: strong image views and EDA.
         seed: draws the captions that fill the pool.
         n_pairs: of the data set.
@@ -44,7 +45,10 @@ class RoClip:
 
     name: ClassVar[str] = "roclip"
 
-    def __init__(self, pool: CaptionPool, *, match_every: int, augment: bool, seed: int, n_pairs: int) -> None:
+    def __init__(
+        self, pool: CaptionPool, *, match_every: int, augment: bool, seed: int, n_pairs: int, first: int = 1
+    ) -> None:
+        self._first = first
         self.pool = pool
         self._strict = pool.strict
         self._every = match_every
@@ -79,6 +83,7 @@ class RoClip:
             augment=settings.augment,
             seed=settings.seed,
             n_pairs=settings.n_pairs,
+            first=1 if settings.strict else 1 + round(settings.match_after * settings.n_epochs),
         )
 
     def views(self, epoch: int) -> Views:
@@ -103,8 +108,8 @@ class RoClip:
         return 1.0
 
     def is_matched(self, epoch: int) -> bool:
-        """Tell whether K divides the epoch."""
-        return epoch % self._every == 0
+        """Tell whether K divides the epoch, and the time for it has come."""
+        return epoch >= self._first and epoch % self._every == 0
 
     def loss(self, features: Features, epoch: int) -> Loss:
         """Return the loss of a plain or a matched batch, and refresh the pool where the mode wants it."""
