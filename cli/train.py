@@ -104,11 +104,15 @@ def train(
         str | None,
         typer.Option(metavar="SQL", show_default=FLAGGED, help="With --audit: which pairs to leave out, as in curate."),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(metavar="N", min=1, show_default="the recipe's")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(metavar="N", min=1, show_default="the recipe's", help="Passes over the pairs.")
+    ] = None,
     batch_size: Annotated[
         int | None, typer.Option(metavar="N", min=2, show_default="the recipe's", help="Of all processes together.")
     ] = None,
-    lr: Annotated[float | None, typer.Option(metavar="X", show_default="the recipe's")] = None,
+    lr: Annotated[
+        float | None, typer.Option(metavar="X", show_default="the recipe's", help="Highest learning rate.")
+    ] = None,
     match_every: Annotated[
         int | None, typer.Option(metavar="K", min=1, show_default="the recipe's", help="Match in every K-th epoch.")
     ] = None,
@@ -143,6 +147,7 @@ def train(
     from roclip_audit.train.config import TrainConfig
     from roclip_audit.train.trainer import train as run
 
+    method_name = chosen_method(method, robust=robust, strict=strict)
     reporter = make_reporter(quiet=quiet or os.environ.get("RANK", "0") != "0")
     table = read_table(expand_shards(shards), audit, where, caption_key, reporter)
     changes = {"model": model, "epochs": epochs, "batch_size": batch_size, "lr": lr}
@@ -150,7 +155,7 @@ def train(
     config = TrainConfig(
         out=out,
         recipe=chosen_recipe(recipe.value, len(table), device, changes),
-        method=chosen_method(method, robust=robust, strict=strict),
+        method=method_name,
         strict=strict,
         augment=not no_augment,
         start_from=start_from,

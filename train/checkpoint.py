@@ -1,7 +1,7 @@
 """A run's state between two steps, in one safetensors file that appears whole or not at all. No pickle anywhere.
 
-Tensors are named ``model.*``, ``optimiser.STATE.NUMBER`` and ``method.*``; the header holds the cursor as JSON. There is
-no state of random generators: every draw is derived from (seed, epoch, step), so the cursor is their state.
+Tensors are named ``model.*``, ``optimiser.STATE.NUMBER`` and ``method.*``; the header holds the cursor as JSON.
+There is no state of random generators: every draw is derived from (seed, epoch, step), so the cursor is their state.
 """
 
 from __future__ import annotations
@@ -87,16 +87,18 @@ def read_checkpoint(path: Path) -> Saved:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         if header.get("version") != str(VERSION):
             raise StoreError(f"{path}: a checkpoint of another version of roclip-audit; start the run anew")
-        cursor = Cursor(**json.loads(header["cursor"]))
+        return Saved(cursor=Cursor(**json.loads(header["cursor"])), key=header["key"], tensors=tensors)
     except FileNotFoundError as error:
         raise StoreError(f"{path}: no checkpoint there yet; start the run without --resume") from error
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{path}: damaged checkpoint ({error}); start the run anew") from error
-    return Saved(cursor=cursor, key=header["key"], tensors=tensors)
 
 
 def restore(saved: Saved, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
     """Put model and optimiser into the state of a checkpoint.
+
+    Each moment is laid out in memory as its parameter is: a fused optimiser walks both side by side without a look at
+    their strides, and the convolutions of a run lie channels last.
 
     Raises:
         StoreError: it is the checkpoint of another model.
@@ -111,3 +113,7 @@ def restore(saved: Saved, model: nn.Module, optimiser: torch.optim.Optimizer) ->
         key, _, number = name.rpartition(".")
         entries.setdefault(int(number), {})[key] = tensor
     optimiser.load_state_dict({**state, "state": cast("dict[int, object]", entries)})
+    for parameter, moments in optimiser.state.items():
+        for name, value in moments.items():
+            if value.shape == parameter.shape:
+                moments[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

@@ -43,7 +43,12 @@ _Operation = Callable[[list[str], int, "_Draws"], list[str] | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EdaConfig:
-    """Which share of a caption's words each operation changes, in [0, 1]; at least one word, and 0 switches it off.
+    """Which share of a caption's words each operation changes, in [0, 1]; 0 switches it off.
+
+    Args:
+        synonym_rate, insert_rate, swap_rate, delete_rate: the shares.
+        least_one: change at least one word, as EDA does: a third of a caption of three words. Otherwise rate x words
+            is rounded at random, so that short captions often stay as they are.
 
     Raises:
         ConfigError: a rate lies outside [0, 1], or all are 0.
@@ -53,9 +58,10 @@ class EdaConfig:
     insert_rate: float = 0.1
     swap_rate: float = 0.1
     delete_rate: float = 0.1
+    least_one: bool = True
 
     def __post_init__(self) -> None:
-        rates = {field.name: getattr(self, field.name) for field in fields(self)}
+        rates = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "least_one"}
         for name, rate in rates.items():
             if not 0 <= rate <= 1:
                 raise ConfigError(f"{name} must lie between 0 and 1, not {rate}")
@@ -80,6 +86,7 @@ class Eda:
 
     def __init__(self, config: EdaConfig | None = None, synonyms: Synonyms | None = None) -> None:
         config = config or EdaConfig()
+        self._least_one = config.least_one
         self._synonyms = synonyms or Synonyms()
         operations: list[tuple[_Operation, float]] = [
             (self._replace, config.synonym_rate),
@@ -90,7 +97,7 @@ class Eda:
         self._operations = [(operation, rate) for operation, rate in operations if rate > 0]
 
     def __call__(self, caption: str, seed: int) -> str:
-        """Return the caption with at least one word changed, if that is possible; white space becomes single spaces.
+        """Return the caption with words changed, if that is possible; white space becomes single spaces.
 
         Args:
             caption: any text.
@@ -102,7 +109,10 @@ class Eda:
         operations = self._operations.copy()
         while words and operations:
             operation, rate = operations.pop(draws.below(len(operations)))
-            changed = operation(words, max(1, round(rate * len(words))), draws)
+            n = max(1, round(rate * len(words)))
+            if not self._least_one and not (n := draws.rounded(rate * len(words))):
+                return caption
+            changed = operation(words, n, draws)
             if changed is not None:
                 return " ".join(changed) + tail
         return caption
@@ -179,6 +189,10 @@ class _Draws:
         mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
         mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & _MASK
         return ((mixed ^ (mixed >> 31)) * n) >> 64
+
+    def rounded(self, value: float) -> int:
+        """Round a number up with the chance of its fraction, else down."""
+        return int(value) + (self.below(1 << 32) < (value - int(value)) * (1 << 32))
 
     def order(self, n: int) -> Iterator[int]:
         """Yield 0 to n - 1 in random order, drawing only as far as it is asked."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from roclip_audit.core.parallel import map_ordered
 from roclip_audit.core.seeding import derive_seed
 from roclip_audit.core.tokens import Tokenize
-from roclip_audit.train.eda import Eda
+from roclip_audit.train.eda import Eda, EdaConfig
 from roclip_audit.train.methods.base import TextView
 from roclip_audit.train.order import Order
 from roclip_audit.train.pairs import Captions
@@ -53,7 +53,7 @@ class CaptionTokens:
         self._captions = captions
         self._tokenize = tokenize
         self._seed = seed
-        self._eda = Eda()
+        self._eda = {"eda": Eda(EdaConfig(least_one=False)), "eda_once": Eda()}
 
     def __call__(self, pairs: NDArray[np.int64], view: TextView, *, epoch: int = 0, place: int = 0) -> Tensor:
         """Return int64 [N, L].
@@ -68,7 +68,8 @@ class CaptionTokens:
         if view != "plain":
             epoch = 0 if view == "eda_once" else epoch
             seeds = (derive_seed(self._seed, "eda", epoch, place, int(pair)) for pair in pairs)
-            texts = [self._eda(text, seed) for text, seed in zip(texts, seeds, strict=True)]
+            augment = self._eda[view]
+            texts = [augment(text, seed) for text, seed in zip(texts, seeds, strict=True)]
         return self._tokenize(texts)
 
 

@@ -1,5 +1,7 @@
-"""Draw the loss of a run as SVG. Matched epochs are shaded: their loss is on a scale of its own (the positives are the
-nearest captions of a pool), so the two kinds of epoch have a line each.
+"""Draw the loss of a run as SVG.
+
+Matched epochs are shaded: their loss is on a scale of its own (the positives are the nearest captions of a pool), so
+the two kinds of epoch have a line each.
 """
 
 from __future__ import annotations
@@ -88,6 +90,6 @@ def loss_svg(entries: Sequence[Mapping[str, Any]]) -> str:
 
 def _ticks(top: float) -> list[float]:
     """Return about five round values from 0 to ``top``."""
-    scale = 10.0 ** (len(f"{int(top)}") - 2)
+    scale = 10.0 ** (math.floor(math.log10(top)) - 1)
     step = next(tick * scale * factor for factor in (1, 10) for tick in _TICKS if top / (tick * scale * factor) <= 6)
     return [step * number for number in range(int(top / step) + 1)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -105,12 +106,12 @@ class ResidentPictures:
         streamed = StreamedPictures(table, side_px)
         pixels_NCHW = torch.zeros(len(table), 3, side_px, side_px, dtype=torch.uint8)
         aspect_N, readable_N = torch.ones(len(table)), torch.zeros(len(table), dtype=torch.bool)
-        with (reporter or SilentReporter()).stage("decode", total=len(table)) as progress:
+        stage = (reporter or SilentReporter()).stage("decode", total=len(table))
+        with closing(streamed), stage as progress:
             for start, part in _in_chunks(streamed, len(table), workers):
                 rows = slice(start, start + len(part.aspect_N))
                 pixels_NCHW[rows], aspect_N[rows], readable_N[rows] = part.pixels_NCHW, part.aspect_N, part.readable_N
                 progress.advance(len(part.aspect_N), n_errors=int((~part.readable_N).sum()))
-        streamed.close()
         return cls(
             Canvases(pixels_NCHW=pixels_NCHW.to(device), aspect_N=aspect_N.to(device), readable_N=readable_N.to(device))
         )

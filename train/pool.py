@@ -74,12 +74,14 @@ class CaptionPool:
         self.n_valid = min(size, self.n_valid + len(text_ND))
 
     @torch.no_grad()
-    def nearest(self, image_ND: Tensor, owner_N: Tensor | None = None) -> Tensor:
+    def nearest(self, image_ND: Tensor, owner_N: Tensor | None = None, *, centred: bool = False) -> Tensor:
         """Return [N] the row of the pool that is nearest to each image by cosine.
 
         Args:
             image_ND: [N, D] unit vectors.
             owner_N: [N] pairs; a row that belongs to the pair itself cannot win. None: any row can.
+            centred: compare each row's cosine with its mean over the images, so that a caption that is near to all of
+                them (a hub) wins none for that reason.
 
         Raises:
             RuntimeError: no row was filled yet.
@@ -88,11 +90,13 @@ class CaptionPool:
             raise RuntimeError("the caption pool is empty: fill it before the first matched epoch")
         rows_PD = F.normalize(self.rows_PD, dim=-1)
         cosine_NP = image_ND.detach().to(rows_PD.dtype) @ rows_PD.T
+        if centred and len(image_ND) > 1:
+            cosine_NP = cosine_NP - cosine_NP.mean(dim=0, keepdim=True)
         if not self.strict:
             cosine_NP = cosine_NP.masked_fill((self.owner_P == NOBODY)[None, :], float("-inf"))
         if owner_N is not None:
             own_NP = owner_N[:, None] == self.owner_P[None, :]
-            cosine_NP = cosine_NP.masked_fill(own_NP, -2.0)  # still above an empty row
+            cosine_NP = cosine_NP.masked_fill(own_NP, -4.0)  # still above an empty row
         return cosine_NP.argmax(dim=1)
 
     def state(self) -> dict[str, Tensor]:

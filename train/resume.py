@@ -31,18 +31,20 @@ def run_key(config: TrainConfig, table: PairTable) -> str:
 def begin(config: TrainConfig, table: PairTable, *, resume: bool, is_main: bool) -> Saved | None:
     """Write ``config.json`` of a new run, or return the checkpoint of the run to go on with.
 
+    A run that ended before its first checkpoint leaves nothing to go on with; its folder may be used again.
+
     Raises:
         ConfigError: the folder holds a run, and ``resume`` is false.
         StoreError: there is no checkpoint, or it is of other pairs or settings.
     """
-    there = config.out / CONFIG_NAME
+    checkpoint = config.out / CHECKPOINT_NAME
     if not resume:
         if is_main:
-            if there.exists():
+            if checkpoint.exists():
                 raise ConfigError(f"{config.out}: holds a run; go on with it by --resume, or name another --out")
-            write_json(there, {"settings": config_json(config), "data": table.fingerprint})
+            write_json(config.out / CONFIG_NAME, {"settings": config_json(config), "data": table.fingerprint})
         return None
-    saved = read_checkpoint(config.out / CHECKPOINT_NAME)
+    saved = read_checkpoint(checkpoint)
     if saved.key != run_key(config, table):
         raise StoreError(f"{config.out}: is a run of {_difference(config, table)}; resume with what it began with")
     return saved

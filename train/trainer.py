@@ -8,6 +8,8 @@ The run folder holds ``config.json`` (what is computed), ``checkpoint.safetensor
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -107,6 +109,23 @@ def _held(out: Path, world: World) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def whole_step() -> Iterator[None]:
+    """Hold a Ctrl-C back until the block is done: a checkpoint of half a step would not resume to the same run."""
+    interruptible = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not interruptible or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    caught: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: caught.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if caught:
+        raise KeyboardInterrupt
+
+
 class _Run:
     """A run between its beginning and its end."""
 
@@ -115,12 +134,18 @@ class _Run:
         self.recipe = config.recipe
         self.checkpoint = config.out / CHECKPOINT_NAME
         self.cursor = Cursor()
-        self.n_steps = len(self._batches(1)) * self.recipe.epochs
+        self.n_steps = self._count_steps()
         self._saved_at = time.monotonic()
 
     def _batches(self, epoch: int) -> Order:
         order = epoch_order(self.table.shard_N, seed=self.config.seed, epoch=epoch, buffer=self.recipe.shuffle_buffer)
         return epoch_batches(order, self.parts.group_N, self.recipe.batch_size)
+
+    def _count_steps(self) -> int:
+        """Return the steps of the whole run; where uids repeat, it depends on the order how many batches get full."""
+        if self.parts.group_N is None:
+            return len(self._batches(1)) * self.recipe.epochs
+        return sum(len(self._batches(epoch)) for epoch in range(1, self.recipe.epochs + 1))
 
     def go(self, saved: Saved | None) -> TrainReport:
         """Train from the checkpoint, or from the start, to the end."""
@@ -184,15 +209,16 @@ class _Run:
             part=self.world.part(self.recipe.batch_size),
             workers=self.config.workers,
         ):
-            loss, n_unreadable = self._step(batch, batches[batch.step], epoch)
             is_last = batch.step + 1 == len(batches)
-            self.cursor = Cursor(
-                epoch=epoch + is_last,
-                step=0 if is_last else batch.step + 1,
-                n_steps_done=self.cursor.n_steps_done + 1,
-                n_unreadable=self.cursor.n_unreadable + n_unreadable,
-            )
-            detail = self._log(journal, loss, epoch)
+            with whole_step():
+                loss, n_unreadable = self._step(batch, batches[batch.step], epoch)
+                self.cursor = Cursor(
+                    epoch=epoch + is_last,
+                    step=0 if is_last else batch.step + 1,
+                    n_steps_done=self.cursor.n_steps_done + 1,
+                    n_unreadable=self.cursor.n_unreadable + n_unreadable,
+                )
+                detail = self._log(journal, loss, epoch)
             progress.advance(self.recipe.batch_size, n_errors=n_unreadable, detail=detail)
             if not is_last and time.monotonic() - self._saved_at > self.config.checkpoint_s:
                 self._save()
@@ -251,7 +277,7 @@ class _Run:
         cursor = self.cursor
         if journal is None or (cursor.n_steps_done % LOG_STEPS and cursor.step):
             return ""
-        value = float(loss.total)
+        value = float(loss.total.detach())
         journal.write(
             {
                 "epoch": epoch,
@@ -259,8 +285,8 @@ class _Run:
                 "loss": value,
                 "is_matched": self.parts.method.is_matched(epoch),
                 "lr": float(self.parts.optimiser.param_groups[0]["lr"]),
-                "logit_scale": float(cast(Tensor, self.parts.towers.model.logit_scale).exp()),
-                **{name: float(part) for name, part in loss.parts.items()},
+                "logit_scale": float(cast(Tensor, self.parts.towers.model.logit_scale).detach().exp()),
+                **{name: float(part.detach()) for name, part in loss.parts.items()},
             }
         )
         return f"epoch {epoch} of {self.recipe.epochs}, loss {value:.3f}"

@@ -19,7 +19,8 @@ from roclip_audit.audit.ingest import ingest
 from roclip_audit.cli.main import app
 from tests.audit.runkit import make_run
 
-COMMANDS = ("scan", "sql", "show", "report", "review", "curate", "fetch", "export", "poison", "bench", "demo", "doctor")
+COMMANDS = ("scan", "sql", "show", "report", "review", "curate", "fetch", "export")
+COMMANDS += ("train", "eval", "poison", "bench", "demo", "doctor")
 HEAVY = {"torch", "numpy", "duckdb", "polars", "pyarrow", "faiss", "PIL", "open_clip", "timm", "ray", "rich.console"}
 HEAVY |= {"jinja2"}
 HELP_CPU_S = 0.5

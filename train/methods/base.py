@@ -18,7 +18,8 @@ from torch import Tensor
 ImageView = Literal["whole", "light", "strong"]
 """``whole``: the central square, as evaluation sees it; ``light``: a crop of 90 to 100 %; ``strong``: RoCLIP's."""
 TextView = Literal["plain", "eda", "eda_once"]
-"""``eda`` is drawn anew for every epoch, ``eda_once`` for the whole run."""
+"""``eda`` is drawn anew for every epoch and changes a tenth of the words; ``eda_once`` is drawn once for the whole run
+and changes at least one word of every caption, as RoCLIP's code does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

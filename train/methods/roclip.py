@@ -7,8 +7,9 @@ comes before the refresh, neighbours carry no gradient, a zero-weighted CLIP ter
 exactly zero (so that momentum and weight decay still move it), text augmentation is drawn once.
 
 ``fixed`` mends that: the pool is filled before the first matched epoch and refreshed in every epoch, its rows are unit
-vectors, a pair's own caption cannot be its neighbour, two images with one neighbour are not each other's negatives, the
-text tower rests in matched epochs, text augmentation is drawn anew in every epoch.
+vectors, a pair's own caption cannot be its neighbour, a caption that is near to every image wins none for that, two
+images with one neighbour are not each other's negatives, the text tower rests in matched epochs, text augmentation is
+drawn anew in every epoch.
 """
 
 from __future__ import annotations
@@ -118,7 +119,8 @@ class RoClip:
             if not self._strict:
                 self.pool.put(text_ND, features.pair_N)
             return Loss(total=info_nce(image_ND, text_ND, features.scale))
-        nearest_N = self.pool.nearest(image_ND, None if self._strict else features.pair_N)
+        owner_N = None if self._strict else features.pair_N
+        nearest_N = self.pool.nearest(image_ND, owner_N, centred=not self._strict)
         rival_ND = self.pool.rows_PD[nearest_N]  # a copy: the refresh below does not touch it
         self.pool.put(text_ND, features.pair_N)
         if self._strict:

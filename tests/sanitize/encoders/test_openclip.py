@@ -19,8 +19,8 @@ from safetensors.torch import save_file
 
 from roclip_audit.core.checkpoint import import_open_clip, load_model
 from roclip_audit.core.errors import ConfigError, EncoderError
-from roclip_audit.sanitize.encoders import EncoderConfig, build_encoder, clip_towers
 from roclip_audit.core.tokens import Tokenize
+from roclip_audit.sanitize.encoders import EncoderConfig, build_encoder, clip_towers
 from roclip_audit.sanitize.encoders.openclip import OpenClipEncoder, Preprocess
 from tests.encoderkit import CAPTIONS, HOSTILE_CAPTIONS, pictures, save_tiny_clip, tiny_model
 
