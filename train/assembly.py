@@ -71,7 +71,7 @@ def assemble(config: TrainConfig, table: PairTable, world: World, reporter: Repo
         world,
         bf16=uses_bf16(config.precision, world.device),
         compiled=config.compile,
-        strong=augment.AugmentConfig(scale=config.recipe.crop),
+        strong=augment.AugmentConfig.of_strength(config.recipe.crop, config.recipe.colour),
     )
     pictures = _load_pictures(config, table, augment.canvas_px(trainable.image_px), world, reporter)
     tokens = CaptionTokens(table.captions, trainable.tokenize, seed=config.seed)
@@ -114,6 +114,7 @@ def _settings(config: TrainConfig, n_pairs: int, dim: int, device: torch.device)
         strict=config.strict,
         match_every=config.recipe.match_every,
         match_after=config.recipe.match_after,
+        contest=config.recipe.contest,
         pool_share=config.recipe.pool_share,
         augment=config.augment,
     )

@@ -65,6 +65,12 @@ class AugmentConfig:
         if not 0.0 < self.ratio[0] <= self.ratio[1]:
             raise ConfigError(f"crop ratio {self.ratio}: must be two positive numbers, the smaller first")
 
+    @classmethod
+    def of_strength(cls, scale: tuple[float, float], colour: float) -> AugmentConfig:
+        """Return RoCLIP's with another crop, and its chances of jitter, greyscale and blur times ``colour``."""
+        whole = cls()
+        return cls(scale=scale, jitter=colour * whole.jitter, grey=colour * whole.grey, blur=colour * whole.blur)
+
     @property
     def colours(self) -> bool:
         """True if any draw can change a colour."""

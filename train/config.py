@@ -27,8 +27,11 @@ class Recipe:
         match_every: K of RoCLIP.
         match_after: share of the run before RoCLIP's first matched epoch (fixed mode): a model that has learned nothing
             matches at random, and unlearns what it gets to know in between.
+        contest: share of RoCLIP's pool that may be nearer to an image than its own caption, for the pair to be trained
+            on as it is (fixed mode, plain epochs); 0 asks nothing.
         pool_share: size of RoCLIP's pool, share of the data.
         crop: least and most area of a strong view, shares of the picture.
+        colour: factor on the chances of colour jitter, greyscale and blur of a strong view; 1 is RoCLIP's, 0 none.
         shuffle_buffer: pairs in the shuffle window.
     """
 
@@ -42,8 +45,10 @@ class Recipe:
     warmup: float = 0.1
     match_every: int = 2
     match_after: float = 0.0
+    contest: float = 0.1
     pool_share: float = 0.02
     crop: tuple[float, float] = (0.08, 1.0)
+    colour: float = 1.0
     shuffle_buffer: int = 200_000
 
     def __post_init__(self) -> None:
@@ -55,9 +60,11 @@ class Recipe:
             raise ConfigError("batch size 1: a contrastive loss needs at least 2 pairs")
         if not self.lr > 0 or not self.weight_decay >= 0:
             raise ConfigError(f"lr {self.lr:g}, weight decay {self.weight_decay:g}: must be above 0, and at least 0")
-        if not 0 <= self.warmup <= 1 or not 0 < self.pool_share <= 1 or not 0 <= self.match_after <= 1:
-            shares = f"warm-up {self.warmup:g}, pool share {self.pool_share:g}, match after {self.match_after:g}"
-            raise ConfigError(f"{shares}: must be shares, 0 to 1")
+        shares = ("warmup", "match_after", "contest", "pool_share", "colour")
+        if wrong := [name for name in shares if not 0 <= getattr(self, name) <= 1]:
+            raise ConfigError(f"{wrong[0].replace('_', ' ')} {getattr(self, wrong[0]):g}: must be a share, 0 to 1")
+        if not self.pool_share:
+            raise ConfigError("pool share 0: must be above 0")
 
     def as_json(self) -> dict[str, object]:
         """Return the recipe as JSON values."""

@@ -15,6 +15,8 @@ from torch.nn import functional as F
 
 NOBODY: Final = -1
 """Owner of a row that no pair filled."""
+TIE: Final = 1e-6
+"""Cosines this near are the same caption, computed twice."""
 
 
 class CaptionPool:
@@ -98,6 +100,25 @@ class CaptionPool:
             own_NP = owner_N[:, None] == self.owner_P[None, :]
             cosine_NP = cosine_NP.masked_fill(own_NP, -4.0)  # still above an empty row
         return cosine_NP.argmax(dim=1)
+
+    @torch.no_grad()
+    def rank_share(self, image_ND: Tensor, text_ND: Tensor, owner_N: Tensor) -> Tensor:
+        """Return [N] q: the share of the pool's captions that are nearer to each image than its own; 0 is best.
+
+        Cosines are compared with their mean over the images, as in ``nearest``; ties do not beat.
+
+        Args:
+            image_ND: [N, D] unit vectors.
+            text_ND: [N, D] unit vectors, the images' own captions.
+            owner_N: [N] pairs; rows that belong to the pair itself do not take part.
+        """
+        image_ND, text_ND = image_ND.to(self.rows_PD.dtype), text_ND.to(self.rows_PD.dtype)
+        pool_NP = image_ND @ F.normalize(self.rows_PD, dim=-1).T
+        batch_NN = image_ND @ text_ND.T
+        own_N = batch_NN.diagonal() - batch_NN.mean(dim=0)
+        takes_part_NP = (self.owner_P != NOBODY)[None, :] & (self.owner_P[None, :] != owner_N[:, None])
+        nearer_NP = (pool_NP - pool_NP.mean(dim=0) > own_N[:, None] + TIE) & takes_part_NP
+        return nearer_NP.sum(dim=1) / takes_part_NP.sum(dim=1).clamp(min=1)
 
     def state(self) -> dict[str, Tensor]:
         """Return everything as tensors, for a checkpoint."""

@@ -238,3 +238,12 @@ def test_it_loads_neither_torch_nor_nltk() -> None:
     assert (
         subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout == "set()\n"
     )
+
+
+def test_without_least_one_a_tenth_of_the_words_changes_and_short_captions_often_stay() -> None:
+    eda = Eda(EdaConfig(least_one=False, synonym_rate=0, insert_rate=0, swap_rate=0))
+    for n_words in (3, 10, 25):
+        caption = " ".join(f"word{number}" for number in range(n_words))
+        gone = [n_words - len(eda(caption, seed).split()) for seed in range(3_000)]
+        assert sum(gone) / 3_000 == pytest.approx(0.1 * n_words, abs=0.04)
+        assert set(gone) <= {int(0.1 * n_words), int(0.1 * n_words) + 1}

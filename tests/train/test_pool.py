@@ -158,3 +158,23 @@ def test_noise_depends_on_the_generator_only() -> None:
     ]
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
+
+
+def test_the_rank_share_counts_what_beats_the_own_caption_beyond_its_mean() -> None:
+    pool = CaptionPool(6, 4)
+    pool.put(unit(5, 4, seed=1), torch.tensor([10, 11, 2, 13, 14]))  # the third row is pair 2's own, the sixth is empty
+    images, texts, owners = unit(3, 4, seed=2), unit(3, 4, seed=3), torch.tensor([0, 1, 2])
+    shares = []
+    for i in range(3):
+        own = float(images[i] @ texts[i]) - sum(float(image @ texts[i]) for image in images) / 3
+        rivals = [row for row, owner in zip(pool.rows_PD, pool.owner_P.tolist(), strict=True) if owner not in (-1, i)]
+        beaten = [float(images[i] @ row) - sum(float(image @ row) for image in images) / 3 > own for row in rivals]
+        shares.append(sum(beaten) / len(rivals))
+    assert pool.rank_share(images, texts, owners).tolist() == pytest.approx(shares)
+
+
+def test_a_caption_does_not_beat_itself() -> None:
+    pool = CaptionPool(4, 5)
+    texts = unit(4, 5, seed=5)
+    pool.put(texts, torch.tensor([20, 21, 22, 23]))  # the same captions, of other pairs
+    assert pool.rank_share(texts, texts, torch.arange(4)).tolist() == [0.0] * 4

@@ -55,7 +55,7 @@ def test_an_unknown_recipe_names_the_others() -> None:
         ({"lr": 0.0}, "lr 0"),
         ({"lr": float("nan")}, "lr nan"),
         ({"weight_decay": -0.1}, "weight decay -0.1"),
-        ({"warmup": 1.5}, "warm-up 1.5"),
+        ({"warmup": 1.5}, "warmup 1.5"),
         ({"pool_share": 0.0}, "pool share 0"),
         ({"match_after": 2.0}, "match after 2"),
     ],

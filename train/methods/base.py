@@ -69,6 +69,7 @@ class MethodSettings:
         strict: behave as the published code, its defects included.
         match_every: RoCLIP matches in every epoch that this divides.
         match_after: share of the run before the first of them (not strict).
+        contest: largest share of the pool that may beat a caption that is trained on (RoCLIP fixed); 0 asks nothing.
         pool_share: size of the caption pool, share of the data set.
         augment: image and text augmentation in every epoch.
     """
@@ -82,6 +83,7 @@ class MethodSettings:
     strict: bool = False
     match_every: int = 2
     match_after: float = 0.0
+    contest: float = 0.0
     pool_share: float = 0.02
     augment: bool = True
 

@@ -10,12 +10,16 @@ exactly zero (so that momentum and weight decay still move it), text augmentatio
 vectors, a pair's own caption cannot be its neighbour, a caption that is near to every image wins none for that, two
 images with one neighbour are not each other's negatives, the text tower rests in matched epochs, text augmentation is
 drawn anew in every epoch.
+
+``fixed`` has one thing more, the contest of the scan (own work, not in the paper): between the matched epochs a pair is
+trained on its own caption only if that wins against most of the pool. Otherwise plain epochs plant again what matched
+ones pulled out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Self
+from typing import ClassVar, Final, Self
 
 import torch
 from torch import Tensor
@@ -25,6 +29,9 @@ from roclip_audit.core.seeding import derive_seed, generator
 from roclip_audit.train.losses import info_nce, same_off_diagonal
 from roclip_audit.train.methods.base import Embedder, Features, Loss, MethodSettings, Views
 from roclip_audit.train.pool import CaptionPool
+
+LEAST_WINNERS: Final = 0.6
+"""Share of a batch that is trained on at least: a model that has learned nothing yet lets hardly any caption win."""
 
 
 def pool_size(n_pairs: int, batch_size: int, share: float) -> int:
@@ -39,6 +46,7 @@ class RoClip:
         pool: the caption pool; its ``strict`` decides the mode.
         match_every: K; epoch e is matched if K divides e. 1 matches always, 2 is the paper's.
         first: epochs before it are not matched.
+        contest: largest share of the pool that may be nearer to an image than its own caption (fixed); 0 asks nothing.
         augment: strong image views and EDA.
         seed: draws the captions that fill the pool.
         n_pairs: of the data set.
@@ -47,8 +55,17 @@ class RoClip:
     name: ClassVar[str] = "roclip"
 
     def __init__(
-        self, pool: CaptionPool, *, match_every: int, augment: bool, seed: int, n_pairs: int, first: int = 1
+        self,
+        pool: CaptionPool,
+        *,
+        match_every: int,
+        augment: bool,
+        seed: int,
+        n_pairs: int,
+        first: int = 1,
+        contest: float = 0.0,
     ) -> None:
+        self._contest = contest
         self._first = first
         self.pool = pool
         self._strict = pool.strict
@@ -85,6 +102,7 @@ class RoClip:
             seed=settings.seed,
             n_pairs=settings.n_pairs,
             first=1 if settings.strict else 1 + round(settings.match_after * settings.n_epochs),
+            contest=settings.contest,
         )
 
     def views(self, epoch: int) -> Views:
@@ -116,9 +134,7 @@ class RoClip:
         """Return the loss of a plain or a matched batch, and refresh the pool where the mode wants it."""
         (image_ND,), (text_ND,) = features.image_VND, features.text_VND
         if not self.is_matched(epoch):
-            if not self._strict:
-                self.pool.put(text_ND, features.pair_N)
-            return Loss(total=info_nce(image_ND, text_ND, features.scale))
+            return self._plain(image_ND, text_ND, features)
         owner_N = None if self._strict else features.pair_N
         nearest_N = self.pool.nearest(image_ND, owner_N, centred=not self._strict)
         rival_ND = self.pool.rows_PD[nearest_N]  # a copy: the refresh below does not touch it
@@ -129,6 +145,20 @@ class RoClip:
         shared_NN = same_off_diagonal(nearest_N)
         matched = info_nce(rival_ND, image_ND, features.scale, shared_NN)
         return Loss(total=matched, parts={"shared_neighbours": shared_NN.any(dim=1).float().mean()})
+
+    def _plain(self, image_ND: Tensor, text_ND: Tensor, features: Features) -> Loss:
+        """Return CLIP's loss of the pairs that win the contest (fixed), or of all (strict)."""
+        if self._strict:
+            return Loss(total=info_nce(image_ND, text_ND, features.scale))
+        parts = {}
+        if self._contest and 2 * self.pool.n_valid >= len(self.pool):
+            q_N = self.pool.rank_share(image_ND, text_ND, features.pair_N)
+            wins_N = q_N <= q_N.quantile(LEAST_WINNERS).clamp(min=self._contest)
+            parts = {"winners": wins_N.float().mean(), "median_q": q_N.median()}
+        self.pool.put(text_ND, features.pair_N)
+        if parts:
+            image_ND, text_ND = image_ND[wins_N], text_ND[wins_N]
+        return Loss(total=info_nce(image_ND, text_ND, features.scale), parts=parts)
 
     def state(self) -> dict[str, Tensor]:
         """Return the pool."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from roclip_audit.core.errors import ConfigError
 from roclip_audit.train.losses import info_nce
 from roclip_audit.train.methods import build_method
 from roclip_audit.train.methods.base import Features, MethodSettings
-from roclip_audit.train.methods.roclip import RoClip, pool_size
+from roclip_audit.train.methods.roclip import LEAST_WINNERS, RoClip, pool_size
 from roclip_audit.train.model import is_text_parameter, new_model
 from roclip_audit.train.pool import CaptionPool
 from tests.train.trainkit import FakeEmbedder, unit, write_model
@@ -251,3 +252,38 @@ def test_a_pool_is_a_whole_number_of_batches() -> None:
 def test_settings_that_cannot_work_are_refused(changes: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         built(MethodSettings(**{**settings_dict(SETTINGS), **changes}))
+
+
+def test_fixed_trains_plain_epochs_on_the_captions_that_win() -> None:
+    method = built(replace(SETTINGS, contest=0.1))
+    features = batch(n=8, seed=4)
+    method.pool.put(unit(8, 6, seed=11), torch.arange(100, 108))
+    q_N = method.pool.rank_share(features.image_VND[0], features.text_VND[0], features.pair_N)
+    wins = [place for place, q in enumerate(q_N.tolist()) if q <= max(0.1, float(q_N.quantile(LEAST_WINNERS)))]
+    assert LEAST_WINNERS <= len(wins) / 8 < 1
+    image_ND, text_ND = features.image_VND[0][wins], features.text_VND[0][wins]
+    loss = method.loss(features, 1)
+    assert float(loss.total.detach()) == pytest.approx(float(info_nce(image_ND, text_ND, features.scale).detach()))
+    assert float(loss.parts["winners"]) == pytest.approx(len(wins) / 8)
+    loss.total.backward()
+    lost = [place for place in range(8) if place not in wins]
+    gradient = features.image_VND[0].grad
+    assert gradient is not None
+    assert not gradient[lost].any()
+    assert gradient[wins].any(dim=1).all()
+
+
+def test_a_caption_that_is_not_beaten_always_wins() -> None:
+    method = built(replace(SETTINGS, contest=1.0))
+    method.pool.put(unit(8, 6, seed=11), torch.arange(100, 108))
+    features = batch(n=8, seed=4)
+    assert float(method.loss(features, 1).parts["winners"]) == 1.0
+
+
+@pytest.mark.parametrize("settings", [replace(STRICT, contest=0.1), replace(SETTINGS, contest=0.0)])
+def test_strict_and_a_contest_of_zero_train_on_every_pair(settings: MethodSettings) -> None:
+    method = built(settings)
+    method.pool.put(unit(8, 6, seed=11), torch.arange(100, 108))
+    features = batch(n=4)
+    expected = info_nce(features.image_VND[0], features.text_VND[0], features.scale)
+    assert float(method.loss(features, 1).total.detach()) == pytest.approx(float(expected.detach()))

@@ -1,0 +1,397 @@
+"""The claims of RoCLIP's paper at a scale that can be run: plant attacks, train with each defence, measure.
+
+    python benchmarks/data_icon_classes.py package data/icons --pairs 60000
+    python benchmarks/bench_defence.py data/icons --scale cpu      # two cores, under an hour
+    python benchmarks/bench_defence.py data/icons --scale gpu      # one GPU: 60,000 pairs, 64 pixels, bf16, compiled
+
+For every seed: draw pairs, plant targeted poisoning and a patch backdoor, scan, then train each arm on the same
+poisoned pairs with the same number of steps, and evaluate. Finished arms are kept in the work folder, so that a run can
+be stopped and goes on. Writes ``results/DATE-defence-SCALE.json`` and ``.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import re
+import shutil
+import subprocess
+import tarfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from roclip_audit import __version__
+from roclip_audit.cli.scan import scan_and_ingest
+from roclip_audit.core.parallel import default_workers
+from roclip_audit.core.progress import PlainReporter, SilentReporter
+from roclip_audit.core.run import RunFolder, write_json
+from roclip_audit.core.seeding import generator
+from roclip_audit.core.shards import expand_shards
+from roclip_audit.core.significance import wilson_interval
+from roclip_audit.train.attacks import AttackPlan
+from roclip_audit.train.config import Recipe, TrainConfig
+from roclip_audit.train.evaluation import EvalConfig, evaluate
+from roclip_audit.train.pairs import read_pairs
+from roclip_audit.train.poison import poison
+from roclip_audit.train.rewrite import NewPair, write_shard
+from roclip_audit.train.trainer import train
+
+TEMPLATES = ("{}", "a {}", "{} icon", "{} symbol", "icon of {}")
+"""Prompts in the style of the captions: the 80 of CLIP speak of photographs, which these captions never do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """How large the experiment is.
+
+    Attributes:
+        n_pairs: drawn for every seed; 0 takes all.
+        n_classes: the most frequent classes; targets are among them.
+        n_targets, targeted_rate: pictures of the targeted attack, and share of the pairs for each.
+        backdoor: patch backdoor as ``poison`` reads it, target left out.
+        recipe: of all arms, but for what an arm changes.
+        compile: let torch compile the towers.
+    """
+
+    n_pairs: int
+    n_classes: int
+    n_targets: int
+    targeted_rate: float
+    backdoor: str
+    recipe: Recipe
+    compile: bool = False
+
+
+SCALES = {
+    "cpu": Scale(
+        n_pairs=4_000,
+        n_classes=20,
+        n_targets=4,
+        targeted_rate=0.0025,
+        backdoor="badnets_fixed:{}:0.015:side=0.3,captions=natural,kind=yellow",
+        recipe=Recipe(model="resnet-32", epochs=16, batch_size=64, lr=1e-3),
+    ),
+    "gpu": Scale(
+        n_pairs=0,
+        n_classes=100,
+        n_targets=16,
+        targeted_rate=0.0004,
+        backdoor="badnets_fixed:{}:0.0035:side=0.2,captions=natural,kind=yellow",
+        recipe=Recipe(model="resnet-64", epochs=24, batch_size=512, lr=1e-3),
+        compile=True,
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arm:
+    """One way to train.
+
+    Attributes:
+        method: as in ``train --method``.
+        strict: RoCLIP as published.
+        augment: strong views and EDA.
+        curated: train on what a scan leaves.
+    """
+
+    method: str
+    strict: bool = False
+    augment: bool = True
+    curated: bool = False
+
+
+ARMS = {
+    "clip": Arm(method="clip", augment=False),
+    "clip-augmented": Arm(method="clip"),
+    "roclip-strict": Arm(method="roclip", strict=True),
+    "roclip-fixed": Arm(method="roclip"),
+    "safeclip": Arm(method="safeclip"),
+    "scan+clip": Arm(method="clip", augment=False, curated=True),
+    "scan+roclip-fixed": Arm(method="roclip", curated=True),
+}
+
+
+def labelled_pairs(tars: Sequence[Path]) -> Iterator[NewPair]:
+    """Yield the pairs of shards as they are."""
+    for tar in tars:
+        with tarfile.open(tar) as opened:
+            members: dict[str, dict[str, bytes]] = {}
+            for member in opened:
+                key, _, extension = member.name.partition(".")
+                content = opened.extractfile(member)
+                if content is not None:
+                    members.setdefault(key, {})[extension] = content.read()
+        for content_of in members.values():
+            meta = json.loads(content_of["json"])
+            yield NewPair(
+                uid=meta["uid"],
+                caption=meta["caption"],
+                url=meta["url"],
+                jpeg=content_of["jpg"],
+                width=meta["width"],
+                height=meta["height"],
+            )
+
+
+def draw_pairs(data: Path, out: Path, scale: Scale, seed: int) -> list[str]:
+    """Write the clean pairs of a seed and the test set of its classes; return the classes, the most frequent first."""
+    counts = json.loads((data / "stats.json").read_text())["train_by_class"]
+    classes = sorted(counts, key=lambda name: (-counts[name], name))[: scale.n_classes]
+    pairs = list(labelled_pairs(sorted((data / "train").glob("*.tar"))))
+    if scale.n_pairs:
+        named = re.compile(rf"\b({'|'.join(map(re.escape, classes))})s?\b")
+        order = generator(seed, "bench", "pairs").permutation(len(pairs)).tolist()
+        order.sort(key=lambda index: named.search(pairs[index].caption) is None)  # pairs of the classes first
+        n_named = sum(named.search(pair.caption) is not None for pair in pairs)
+        n_first = min(n_named, round(0.85 * scale.n_pairs))
+        chosen = order[:n_first] + order[n_named : n_named + scale.n_pairs - n_first]
+        pairs = [pairs[index] for index in sorted(chosen)]
+    out.mkdir(parents=True, exist_ok=True)
+    for number, start in enumerate(range(0, len(pairs), 1_000)):
+        write_shard(out, number, pairs[start : start + 1_000])
+    write_probe(pairs, out.parent / "probe", classes)
+    return classes
+
+
+def write_probe(pairs: Sequence[NewPair], out: Path, classes: Sequence[str], *, most: int = 60) -> None:
+    """Write pictures to train the linear probe on: clean pairs whose caption names exactly one class."""
+    counts = dict.fromkeys(classes, 0)
+    for number, pair in enumerate(pairs):
+        named = [name for name in classes if re.search(rf"\b{re.escape(name)}s?\b", pair.caption)]
+        if len(named) == 1 and counts[named[0]] < most:
+            counts[named[0]] += 1
+            (out / named[0]).mkdir(parents=True, exist_ok=True)
+            (out / named[0] / f"{number:06d}.jpg").write_bytes(pair.jpeg)
+
+
+def write_tests(data: Path, out: Path, part: str, classes: Sequence[str]) -> None:
+    """Copy the labelled pictures of some classes into class folders."""
+    for tar in sorted((data / part).glob("*.tar")):
+        with tarfile.open(tar) as opened:
+            names: dict[str, str] = {}
+            pictures: dict[str, bytes] = {}
+            for member in opened:
+                key, _, extension = member.name.partition(".")
+                content = opened.extractfile(member)
+                if content is not None and extension == "json":
+                    names[key] = json.loads(content.read())["class"]
+                elif content is not None and extension == "jpg":
+                    pictures[key] = content.read()
+        for key, picture in pictures.items():
+            if names[key] in classes:
+                folder = out / names[key]
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / f"{tar.stem}-{key}.jpg").write_bytes(picture)
+
+
+def prepare(data: Path, folder: Path, scale: Scale, seed: int) -> None:
+    """Draw, poison and scan the pairs of a seed."""
+    if (folder / "ready").exists():
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    classes = draw_pairs(data, folder / "clean", scale, seed)
+    write_tests(data, folder / "test", "test", classes)
+    drawn = generator(seed, "bench", "targets").permutation(classes).tolist()
+    plan = [
+        AttackPlan(attack="targeted", target=word, rate=scale.targeted_rate) for word in drawn[1 : scale.n_targets + 1]
+    ]
+    plan.append(AttackPlan.parse(scale.backdoor.format(drawn[0])))
+    poison([str(folder / "clean")], folder / "shards", plan=plan, seed=seed, truth_path=folder / "truth")
+    (folder / "templates.txt").write_text("\n".join(TEMPLATES))
+    (folder / "ready").touch()
+
+
+def scan_once(folder: Path, where: str) -> dict[str, Any]:
+    """Scan the poisoned pairs and write the selection; return how well it did."""
+    from roclip_audit.audit.query import run_query
+    from roclip_audit.audit.select import write_selection
+    from roclip_audit.sanitize.scan import ScanConfig
+
+    run, selection, facts = RunFolder(folder / "audit"), folder / "selection.parquet", folder / "scan.json"
+    if not facts.exists():
+        started = time.monotonic()
+        scan_and_ingest(
+            ScanConfig(shards=(str(folder / "shards"),), out=run.root, workers=default_workers()), PlainReporter()
+        )
+        report = write_selection(run, where, selection)
+        sql = f"""
+            select t.attack, count(*), count(*) filter (where not s.keep)
+            from '{folder}/truth/truth.parquet' t join '{selection}' s using (uid) group by t.attack order by t.attack
+        """
+        with run_query(run, sql, allow_external=True) as result:
+            removed = {str(attack): (int(n), int(gone)) for attack, n, gone in result.rows()}
+        write_json(facts, {"removed": removed, "n_removed": report.n_removed, "seconds": time.monotonic() - started})
+    found: dict[str, Any] = json.loads(facts.read_text())
+    return found
+
+
+def run_arm(folder: Path, name: str, scale: Scale, seed: int, device: str) -> dict[str, Any]:
+    """Train one arm and return what it took; its model lies in ``folder/runs/NAME``."""
+    arm, out = ARMS[name], folder / "runs" / name
+    done = out / "manifest.json"
+    if not done.exists():
+        shutil.rmtree(out, ignore_errors=True)
+        selection = folder / "selection.parquet" if arm.curated else None
+        table = read_pairs(expand_shards([str(folder / "shards")]), selection=selection)
+        config = TrainConfig(
+            out=out,
+            recipe=scale.recipe,
+            method=arm.method,
+            strict=arm.strict,
+            augment=arm.augment,
+            seed=seed,
+            device=device,
+            compile=scale.compile,
+            cache="memory",
+        )
+        train(config, table, reporter=PlainReporter(period_s=60))
+        (out / "checkpoint.safetensors").unlink(missing_ok=True)
+    report: dict[str, Any] = json.loads(done.read_text())["report"]
+    return report
+
+
+def measure(folder: Path, names: Sequence[str], device: str) -> dict[str, Any]:
+    """Evaluate all arms of a seed side by side."""
+    config = EvalConfig(
+        checkpoints=tuple(str(folder / "runs" / name) for name in names if name != "clip"),
+        undefended=str(folder / "runs" / "clip"),
+        data=str(folder / "test"),
+        probe_train=str(folder / "probe"),
+        attack=folder / "truth",
+        templates=folder / "templates.txt",
+        device=device,
+    )
+    report: dict[str, Any] = evaluate(config, SilentReporter()).as_json()
+    return report
+
+
+def row_of(result: dict[str, Any]) -> dict[str, Any]:
+    """Return the figures of one evaluated model: counts of successes, and shares."""
+    row: dict[str, Any] = {
+        "zero_shot": result["zero_shot"]["top1"]["share"],
+        "probe": result["linear_probe"]["accuracy"]["share"],
+    }
+    for attack in result["attacks"]:
+        kind = "targeted" if attack["trigger"] is None else "backdoor"
+        if attack["pooled"] == 1:
+            k, n = row.get(kind, (0, 0))
+            row[kind] = (k + attack["success"]["k"], n + attack["success"]["n"])
+    return row
+
+
+def summarise(rows: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Pool the seeds: Wilson intervals over all target pictures, means and ranges of the rest."""
+    table = []
+    for name, of_seed in rows.items():
+        line: dict[str, Any] = {"arm": name, "seeds": len(of_seed)}
+        for kind in ("targeted", "backdoor"):
+            k, n = (sum(row[kind][place] for row in of_seed) for place in (0, 1))
+            shares = [row[kind][0] / row[kind][1] for row in of_seed]
+            line[kind] = {"k": k, "n": n, "wilson": wilson_interval(k, n), "of_seed": shares}
+        for kind in ("zero_shot", "probe"):
+            line[kind] = {
+                "mean": sum(row[kind] for row in of_seed) / len(of_seed),
+                "of_seed": [row[kind] for row in of_seed],
+            }
+        table.append(line)
+    return table
+
+
+def markdown(table: Sequence[dict[str, Any]], facts: dict[str, Any]) -> str:
+    """Return the result as a page."""
+    lines = [
+        f"# Defences at scale {facts['scale']}, {facts['date']}",
+        "",
+        f"{facts['machine']}; torch {facts['torch']}, roclip-audit {facts['roclip_audit']} at {facts['commit']}; seeds "
+        f"{facts['seeds']}; {facts['settings']}.",
+        "",
+        "Targeted: target pictures called the target, all seeds together, with Wilson's 95 % interval. Backdoor: mean "
+        "over seeds of the share of triggered test pictures called the target (lowest to highest). Zero-shot and "
+        "linear probe: mean top-1 over seeds (lowest to highest).",
+        "",
+        "| arm | targeted | backdoor | zero-shot | linear probe |",
+        "|---|---|---|---|---|",
+    ]
+    for line in table:
+        low, high = line["targeted"]["wilson"]
+        targeted = f"{line['targeted']['k']} of {line['targeted']['n']} ({low:.0%} to {high:.0%})"
+        cells = [
+            _spread(line["backdoor"]["of_seed"]),
+            _spread(line["zero_shot"]["of_seed"]),
+            _spread(line["probe"]["of_seed"]),
+        ]
+        lines.append(f"| {line['arm']} | {targeted} | {' | '.join(cells)} |")
+    lines += ["", "Scan (pairs removed of pairs planted, by seed):", ""]
+    for seed, scanned in facts["scans"].items():
+        planted = ", ".join(f"{name} {gone} of {n}" for name, (n, gone) in scanned["removed"].items() if name != "None")
+        clean = scanned["removed"].get("None", (0, 0))
+        lines.append(f"- seed {seed}: {planted}; clean pairs {clean[1]} of {clean[0]}")
+    return "\n".join(lines) + "\n"
+
+
+def _spread(shares: Sequence[float]) -> str:
+    return f"{sum(shares) / len(shares):.1%} ({min(shares):.1%} to {max(shares):.1%})"
+
+
+def main() -> None:
+    """Run what is missing, then write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="what data_icon_classes.py wrote")
+    parser.add_argument("--scale", choices=SCALES, default="cpu")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--work", type=Path, default=Path("defence-work"), help="kept between calls")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--where", default="fdr <= 0.3", help="what the curated arms leave out")
+    parser.add_argument("--device", default="auto")
+    options = parser.parse_args()
+    scale, started = SCALES[options.scale], time.monotonic()
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in options.arms}
+    facts: dict[str, Any] = {"scale": options.scale, "scans": {}, "training": {}}
+    for seed in options.seeds:
+        folder = options.work / f"{options.scale}-{seed}"
+        prepare(options.data, folder, scale, seed)
+        if any(ARMS[name].curated for name in options.arms):
+            facts["scans"][seed] = scan_once(folder, options.where)
+        facts["training"][seed] = {name: run_arm(folder, name, scale, seed, options.device) for name in options.arms}
+        report = measure(folder, options.arms, options.device)
+        for result in report["models"]:
+            rows[Path(result["spec"].removeprefix("local-dir:")).parent.name].append(row_of(result))
+        print(f"seed {seed}: {time.monotonic() - started:,.0f} s", flush=True)
+    write_results(options, scale, rows, facts)
+
+
+def write_results(
+    options: argparse.Namespace, scale: Scale, rows: dict[str, list[dict[str, Any]]], facts: dict[str, Any]
+) -> None:
+    """Write the JSON and the page."""
+    git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    cuda = torch.cuda.is_available() and options.device != "cpu"
+    recipe = scale.recipe
+    facts |= {
+        "date": f"{datetime.now(tz=UTC):%Y-%m-%d}",
+        "machine": torch.cuda.get_device_name() if cuda else f"{default_workers()} cores ({platform.machine()})",
+        "torch": torch.__version__,
+        "roclip_audit": __version__,
+        "commit": git.stdout.strip() or "?",
+        "seeds": options.seeds,
+        "scale_settings": asdict(scale),
+        "where": options.where,
+        "settings": f"{recipe.model}, {recipe.epochs} epochs of batches of {recipe.batch_size}, lr {recipe.lr:g}",
+    }
+    table = summarise(rows)
+    stem = options.out / f"{facts['date']}-defence-{options.scale}"
+    write_json(stem.with_suffix(".json"), {**facts, "table": table})
+    stem.with_suffix(".md").write_text(markdown(table, facts), encoding="utf-8")
+    print(markdown(table, facts))
+
+
+if __name__ == "__main__":
+    main()
