@@ -20,7 +20,7 @@ import subprocess
 import tarfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ from roclip_audit.train.config import Recipe, TrainConfig
 from roclip_audit.train.evaluation import EvalConfig, evaluate
 from roclip_audit.train.pairs import read_pairs
 from roclip_audit.train.poison import poison
+from roclip_audit.train.recipes import small
 from roclip_audit.train.rewrite import NewPair, write_shard
 from roclip_audit.train.trainer import train
 
@@ -71,12 +72,12 @@ class Scale:
 
 SCALES = {
     "cpu": Scale(
-        n_pairs=4_000,
-        n_classes=20,
-        n_targets=4,
-        targeted_rate=0.0025,
-        backdoor="badnets_fixed:{}:0.015:side=0.3,captions=natural,kind=yellow",
-        recipe=Recipe(model="resnet-32", epochs=16, batch_size=64, lr=1e-3),
+        n_pairs=3_000,
+        n_classes=8,
+        n_targets=5,
+        targeted_rate=0.0033,
+        backdoor="badnets_fixed:{}:0.02:side=0.3,captions=natural,kind=yellow",
+        recipe=replace(small(3_000, has_gpu=False), epochs=24),
     ),
     "gpu": Scale(
         n_pairs=0,
@@ -84,7 +85,7 @@ SCALES = {
         n_targets=16,
         targeted_rate=0.0004,
         backdoor="badnets_fixed:{}:0.0035:side=0.2,captions=natural,kind=yellow",
-        recipe=Recipe(model="resnet-64", epochs=24, batch_size=512, lr=1e-3),
+        recipe=replace(small(60_000, has_gpu=True), epochs=24, batch_size=512),
         compile=True,
     ),
 }
@@ -149,10 +150,7 @@ def draw_pairs(data: Path, out: Path, scale: Scale, seed: int) -> list[str]:
         named = re.compile(rf"\b({'|'.join(map(re.escape, classes))})s?\b")
         order = generator(seed, "bench", "pairs").permutation(len(pairs)).tolist()
         order.sort(key=lambda index: named.search(pairs[index].caption) is None)  # pairs of the classes first
-        n_named = sum(named.search(pair.caption) is not None for pair in pairs)
-        n_first = min(n_named, round(0.85 * scale.n_pairs))
-        chosen = order[:n_first] + order[n_named : n_named + scale.n_pairs - n_first]
-        pairs = [pairs[index] for index in sorted(chosen)]
+        pairs = [pairs[index] for index in sorted(order[: scale.n_pairs])]
     out.mkdir(parents=True, exist_ok=True)
     for number, start in enumerate(range(0, len(pairs), 1_000)):
         write_shard(out, number, pairs[start : start + 1_000])

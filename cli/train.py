@@ -120,6 +120,14 @@ def train(
         float | None,
         typer.Option(metavar="SHARE", show_default="the recipe's", help="Caption pool, share of the pairs."),
     ] = None,
+    contest: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            show_default="the recipe's",
+            help="Of the pool may be nearer than a caption that RoCLIP trains on; 0 asks nothing.",
+        ),
+    ] = None,
     no_augment: Annotated[
         bool, typer.Option("--no-augment", help="No strong image views and no text augmentation.")
     ] = False,
@@ -151,7 +159,7 @@ def train(
     reporter = make_reporter(quiet=quiet or os.environ.get("RANK", "0") != "0")
     table = read_table(expand_shards(shards), audit, where, caption_key, reporter)
     changes = {"model": model, "epochs": epochs, "batch_size": batch_size, "lr": lr}
-    changes |= {"match_every": match_every, "pool_share": pool_share}
+    changes |= {"match_every": match_every, "pool_share": pool_share, "contest": contest}
     config = TrainConfig(
         out=out,
         recipe=chosen_recipe(recipe.value, len(table), device, changes),

@@ -28,14 +28,16 @@ def small(n_pairs: int, *, has_gpu: bool) -> Recipe:
     """Return one for some thousand to 200,000 pairs: a small ResNet, many short epochs, a learning rate to match.
 
     On a CPU the inputs have 32 pixels, else 64. An epoch is so short that the first match waits for a quarter of the
-    run; the pool is larger, for two per cent of some thousand captions hold few of a kind; the strong view is milder,
-    for models of this size learn little from a twelfth of such a picture (docs/experiments.md).
+    run, and every fourth epoch is matched; the pool is larger, for two per cent of some thousand captions hold few of a
+    kind; the strong view is milder, for models of this size learn little from a twelfth of such a picture
+    (docs/experiments.md).
     """
     return Recipe(
         model="resnet-64" if has_gpu else "resnet-32",
         epochs=max(LEAST_EPOCHS, min(MOST_EPOCHS, round(1_000_000 / max(1, n_pairs)))),
         batch_size=256 if n_pairs >= 16_384 else max(2, min(64, n_pairs // 16)),
         lr=1e-3,
+        match_every=4,
         match_after=0.25,
         pool_share=max(0.02, min(0.25, 2_000 / max(1, n_pairs))),
         crop=(0.5, 1.0),
