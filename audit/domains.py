@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import duckdb
 import pyarrow as pa
 
-from roclip_audit.audit.provenance import FLAG_FDR
 from roclip_audit.core.fetched import DEAD
+from roclip_audit.core.schema import FLAG_FDR
 from roclip_audit.core.significance import benjamini_hochberg, binomial_tail
 
 MIN_PAIRS = 2

@@ -8,9 +8,8 @@ change ``by_domain.n_flagged`` and not the test.
 from __future__ import annotations
 
 from roclip_audit.core.fetched import DEAD, FETCH_REASONS
-from roclip_audit.core.schema import FETCHED, Column
+from roclip_audit.core.schema import FETCHED, FLAG_FDR, Column
 
-FLAG_FDR = 0.1
 MANY_URLS = 3
 """One picture behind so many different URLs is a finding: a placeholder, a parked domain, or a campaign."""
 

@@ -16,6 +16,7 @@ from roclip_audit.cli.options import Json, Quiet, Shards, Workers
 from roclip_audit.cli.render import count, print_facts, print_json
 from roclip_audit.core.errors import EXIT_OK, EXIT_UNREADABLE, ConfigError, StoreError
 from roclip_audit.core.progress import Reporter, duration, make_reporter
+from roclip_audit.core.schema import FLAG_FDR
 
 if TYPE_CHECKING:
     from roclip_audit.core.shards import Shard
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from roclip_audit.train.pairs import PairTable
     from roclip_audit.train.trainer import TrainReport
 
-FLAGGED = "fdr <= 0.1"
+FLAGGED = f"fdr <= {FLAG_FDR}"
 EXAMPLES = """Examples:
 
 \b

@@ -7,6 +7,10 @@ docs/schema.md is generated from here.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+FLAG_FDR: Final = 0.1
+"""Pairs with an fdr of at most this are what reports and the view ``flagged`` call flagged."""
 
 
 @dataclass(frozen=True, slots=True)

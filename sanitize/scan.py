@@ -24,6 +24,7 @@ from roclip_audit.core.errors import ConfigError, ShardError
 from roclip_audit.core.parallel import one_thread_each
 from roclip_audit.core.progress import Reporter
 from roclip_audit.core.run import RunFolder, work_key, write_json
+from roclip_audit.core.schema import FLAG_FDR
 from roclip_audit.core.shards import Shard, expand_shards
 from roclip_audit.sanitize.align import AlignConfig
 from roclip_audit.sanitize.campaigns.choice import CampaignConfig
@@ -39,8 +40,6 @@ from roclip_audit.sanitize.judge import Judging, align_run, judge_run
 from roclip_audit.sanitize.suspicion import Interval, SuspicionConfig
 from roclip_audit.sanitize.traits import TraitConfig
 
-FLAG_FDR: Final = 0.1
-"""What is counted as flagged in the report; the view ``flagged`` uses the same."""
 REVISIONS: Final = {"index": 2, "encode": 2, "judge": 4, "campaigns": 3}
 """Raise a stage's number when its code changes what it writes."""
 

@@ -7,7 +7,6 @@ seeds is one over targets as well.
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from roclip_audit.core.errors import ConfigError
+from roclip_audit.core.registry import load_member
 from roclip_audit.core.seeding import generator
 from roclip_audit.train import attacks as kinds
 from roclip_audit.train.attacks import ATTACKS, AttackPlan, Corpus, build_attack
@@ -125,8 +125,7 @@ def target_words(captions: Sequence[str], *, most: int) -> list[str]:
 
 def _words_needed(name: str) -> list[str]:
     """Return the parameters of an attack, beside the target, that want a word."""
-    module, _, class_name = ATTACKS[name].partition(":")
-    member = getattr(importlib.import_module(f"{kinds.__name__}.{module}"), class_name)
+    member = load_member(ATTACKS[name], kinds.__name__)
     return [f.name for f in dataclasses.fields(member) if f.type == "str" and f.default == "" and f.name != "target"]
 
 

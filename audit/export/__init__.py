@@ -6,7 +6,6 @@ tests/audit/export. An output appears when it is complete, and replaces nothing 
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 from roclip_audit.audit.export.base import OWN_OPTIONS, Exporter, ExportReport, ExportRequest
 from roclip_audit.core.errors import ConfigError
+from roclip_audit.core.registry import load_member, require_member
 
 if TYPE_CHECKING:
     from roclip_audit.core.progress import Reporter
@@ -62,10 +62,8 @@ def build_exporter(name: str) -> Exporter:
     Raises:
         ConfigError: there is no such format.
     """
-    if name not in EXPORTERS:
-        raise ConfigError(f"unknown format {name!r}: use one of {', '.join(EXPORTERS)}")
-    module, _, class_name = EXPORTERS[name].target.partition(":")
-    return cast("Exporter", getattr(importlib.import_module(module), class_name)())
+    require_member("format", name, EXPORTERS)
+    return cast("Exporter", load_member(EXPORTERS[name].target)())
 
 
 def export(run: RunFolder, format: str, request: ExportRequest, reporter: Reporter) -> ExportReport:

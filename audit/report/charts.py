@@ -7,7 +7,6 @@ from typing import Final
 
 from markupsafe import Markup
 
-from roclip_audit.audit.provenance import FLAG_FDR
 from roclip_audit.audit.report.axes import (
     BOTTOM,
     HEIGHT,
@@ -25,6 +24,7 @@ from roclip_audit.audit.report.axes import (
     upwards,
 )
 from roclip_audit.audit.report.facts import Cut, Scores
+from roclip_audit.core.schema import FLAG_FDR
 from roclip_audit.core.words import count, level, percent
 
 LOG_FROM: Final = 20

@@ -10,7 +10,7 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 
-from roclip_audit.audit.provenance import FLAG_FDR
+from roclip_audit.core.schema import FLAG_FDR
 
 FDR_LEVELS = (0.05, FLAG_FDR, 0.2, 0.5)
 N_BINS = 40

@@ -21,7 +21,6 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 import roclip_audit
-from roclip_audit.audit.provenance import FLAG_FDR
 from roclip_audit.audit.query import clear_errors
 from roclip_audit.audit.report import charts, facts, gallery
 from roclip_audit.audit.report.downloads import read_downloads
@@ -32,6 +31,7 @@ from roclip_audit.core.environment import readable_size
 from roclip_audit.core.errors import ConfigError
 from roclip_audit.core.problems import REASONS as PROBLEM_REASONS
 from roclip_audit.core.run import RunFolder, write_atomic
+from roclip_audit.core.schema import FLAG_FDR
 from roclip_audit.core.words import count, level, percent
 
 THUMBNAILS: Final = 60

@@ -12,7 +12,6 @@ import duckdb
 from roclip_audit.audit.decision_log import new_decisions, open_log
 from roclip_audit.audit.decisions import undo
 from roclip_audit.audit.pictures import locate_pictures, read_pictures
-from roclip_audit.audit.provenance import FLAG_FDR
 from roclip_audit.audit.review.connections import LIMIT_S, Connections
 from roclip_audit.audit.review.listing import Listing, beyond, condition, order_by
 from roclip_audit.audit.review.thumbnails import EDGES, Cache, encoded
@@ -21,6 +20,7 @@ from roclip_audit.audit.show import PairReport, report_on
 from roclip_audit.core.errors import ConfigError
 from roclip_audit.core.images import ImageProblem, decode_image
 from roclip_audit.core.run import RunFolder
+from roclip_audit.core.schema import FLAG_FDR
 
 PAGE_PAIRS: Final = 60
 CAPTION_CHARACTERS: Final = 400

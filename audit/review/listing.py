@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from roclip_audit.audit.provenance import FLAG_FDR
 from roclip_audit.audit.relations import SUSPICION
 from roclip_audit.core.errors import ConfigError
+from roclip_audit.core.schema import FLAG_FDR
 
 TYPES: Final = {column.name: column.type for column in SUSPICION if not column.type.endswith("[]")}
 """Columns that can be sorted and filtered by."""

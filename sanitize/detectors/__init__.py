@@ -11,11 +11,10 @@ Density does not depend on how images and captions are paired, so re-pairing can
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Protocol, cast
 
-from roclip_audit.core.errors import ConfigError
+from roclip_audit.core.registry import load_member, require_member
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,10 +52,8 @@ def build_detector(name: str) -> Detector:
     Raises:
         ConfigError: there is none.
     """
-    if name not in DETECTORS:
-        raise ConfigError(f"unknown detector {name!r}; one of {', '.join(DETECTORS)}")
-    module, _, class_name = DETECTORS[name].partition(":")
-    return cast("Detector", getattr(importlib.import_module(module), class_name)())
+    require_member("detector", name, DETECTORS)
+    return cast("Detector", load_member(DETECTORS[name])())
 
 
 def density_scores(table: NeighbourTable) -> dict[str, Tensor]:

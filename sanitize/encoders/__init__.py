@@ -7,7 +7,6 @@ One file a member. A specification names one: ``embedded``, ``open_clip:ARCH/TAG
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, Self, cast
 
 from roclip_audit.core.environment import cpu_features, multiplies_bf16, read_text
 from roclip_audit.core.errors import ConfigError
+from roclip_audit.core.registry import load_member
 from roclip_audit.sanitize.views import VIEWS
 
 if TYPE_CHECKING:
@@ -120,6 +120,5 @@ def build_encoder(spec: str, config: EncoderConfig | None = None) -> Encoder:
         EncoderError: weights are missing, damaged or not the pinned ones.
     """
     name, rest = parse_spec(spec)
-    module, _, class_name = ENCODERS[name].partition(":")
-    family = cast("type[EncoderFamily]", getattr(importlib.import_module(module), class_name))
+    family = cast("type[EncoderFamily]", load_member(ENCODERS[name]))
     return cast("Encoder", family.build(rest, config or EncoderConfig()))

@@ -8,13 +8,12 @@ conformance suite in tests/sanitize/peers.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, Protocol, cast
 
-from roclip_audit.core.errors import ConfigError
+from roclip_audit.core.registry import load_member, require_member
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,7 +95,5 @@ def build_peer(name: str) -> Peer:
     Raises:
         ConfigError: there is none.
     """
-    if name not in PEERS:
-        raise ConfigError(f"unknown peer {name!r}; one of {', '.join(PEERS)}")
-    module, _, class_name = PEERS[name].partition(":")
-    return cast("Peer", getattr(importlib.import_module(f"{__name__}.{module}"), class_name)())
+    require_member("peer", name, PEERS)
+    return cast("Peer", load_member(PEERS[name], __name__)())

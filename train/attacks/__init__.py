@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import cast
 
 from roclip_audit.core.errors import ConfigError
+from roclip_audit.core.registry import load_member, require_member
 from roclip_audit.train.attacks.base import Attack, Box, Corpus, Edit, Pattern, Pixels, Plant, Trigger
 
 __all__ = [
@@ -131,10 +131,8 @@ def build_attack(plan: AttackPlan) -> Attack:
     Raises:
         ConfigError: unknown attack or parameter, or a value that the attack refuses.
     """
-    if plan.attack not in ATTACKS:
-        raise ConfigError(f"unknown attack {plan.attack!r}; one of {', '.join(ATTACKS)}")
-    module, _, class_name = ATTACKS[plan.attack].partition(":")
-    member = getattr(importlib.import_module(f"{__name__}.{module}"), class_name)
+    require_member("attack", plan.attack, ATTACKS)
+    member = load_member(ATTACKS[plan.attack], __name__)
     types = {f.name: str(f.type) for f in dataclasses.fields(member) if f.name != "target"}
     unknown = sorted(set(plan.parameters) - set(types))
     if unknown:

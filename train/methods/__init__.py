@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from roclip_audit.core.errors import ConfigError
+from roclip_audit.core.registry import load_member, require_member
 
 if TYPE_CHECKING:
     from roclip_audit.train.methods.base import Method, MethodSettings
@@ -26,8 +25,6 @@ def build_method(name: str, settings: MethodSettings) -> Method:
     Raises:
         ConfigError: no method has this name, or its settings cannot work.
     """
-    if name not in METHODS:
-        raise ConfigError(f"unknown method {name!r}; one of {', '.join(METHODS)}")
-    module, _, class_name = METHODS[name].partition(":")
-    member: type[Method] = getattr(importlib.import_module(f"{__name__}.{module}"), class_name)
+    require_member("method", name, METHODS)
+    member: type[Method] = load_member(METHODS[name], __name__)
     return member.build(settings)
