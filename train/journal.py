@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -57,11 +58,16 @@ def open_journal(folder: Path, *, n_steps_done: int, tensorboard: bool) -> Itera
             board.close()
 
 
+def require_tensorboard() -> None:
+    """Raise MissingExtraError where tensorboard is not installed."""
+    if importlib.util.find_spec("tensorboard") is None:
+        raise MissingExtraError("--tensorboard", "tensorboard")
+
+
 def _board(folder: Path, n_steps_done: int) -> Any:  # noqa: ANN401 - an optional package
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise MissingExtraError("--tensorboard", "tensorboard") from error
+    require_tensorboard()
+    from torch.utils.tensorboard import SummaryWriter
+
     return SummaryWriter(str(folder), purge_step=n_steps_done + 1)
 
 

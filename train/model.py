@@ -22,6 +22,8 @@ from roclip_audit.core.seeding import derive_seed
 from roclip_audit.core.tokens import Tokenize
 
 WEIGHTS_NAME: Final = "open_clip_model.safetensors"
+TWO_TOWERS: Final = frozenset({"CLIP", "CustomTextCLIP"})
+"""Classes of open_clip whose ``model(image, text)`` returns the features of either side and the scale."""
 SMALL: Final = Path(__file__).parent / "models"
 
 
@@ -123,6 +125,8 @@ def model_from_checkpoint(spec: str, folder: Path) -> TrainableModel:
 
 def _described(model: nn.Module, config: dict[str, Any], tokenizer: object, folder: Path) -> TrainableModel:
     """Gather what training needs, and write the configuration into the folder."""
+    if type(model).__name__ not in TWO_TOWERS:
+        raise ConfigError(f"a {type(model).__name__} cannot be trained here; only models of two towers: CLIP, SigLIP")
     settings = dict(cast(Any, model).visual.preprocess_cfg)
     settings.pop("size", None)
     whole = {"model_cfg": config, "preprocess_cfg": settings}

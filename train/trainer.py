@@ -30,7 +30,7 @@ from roclip_audit.train.assembly import Parts, assemble
 from roclip_audit.train.checkpoint import CHECKPOINT_NAME, Cursor, Saved, restore, save_checkpoint
 from roclip_audit.train.config import TrainConfig
 from roclip_audit.train.distributed import World, joined
-from roclip_audit.train.journal import Journal, open_journal, read_metrics
+from roclip_audit.train.journal import Journal, open_journal, read_metrics, require_tensorboard
 from roclip_audit.train.loader import Batch, load_batches
 from roclip_audit.train.loss_plot import write_loss_plot
 from roclip_audit.train.methods.base import Features, Loss
@@ -92,6 +92,8 @@ def train(
         StoreError: the checkpoint is missing, damaged, or that of other pairs or settings.
         ShardError: a shard changed, or no picture of a batch can be read.
     """
+    if config.tensorboard:
+        require_tensorboard()
     with joined(config.device) as world, _held(config.out, world), torch.random.fork_rng():
         reporter = reporter if reporter is not None and world.is_main else SilentReporter()
         saved = begin(config, table, resume=resume, is_main=world.is_main)

@@ -173,3 +173,13 @@ def test_text_parameters_are_all_but_the_image_towers_and_the_scale(tmp_path: Pa
         cast(Any, model).encode_text(torch.ones(1, cast(Any, model).context_length, dtype=torch.int64)).sum().backward()
         used = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
         assert used == {name for name, _ in model.named_parameters() if is_text_parameter(name)}
+
+
+def test_a_model_with_a_decoder_is_refused(tmp_path: Path) -> None:
+    vision = VIT["vision_cfg"] | {"attentional_pool": True, "output_tokens": True, "attn_pooler_heads": 4}
+    decoder = {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 4, "layers": 1}
+    text = VIT["text_cfg"] | {"embed_cls": True, "output_tokens": True}
+    config = VIT | {"vision_cfg": vision, "text_cfg": text, "multimodal_cfg": decoder, "custom_text": True}
+    (tmp_path / "coca.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match="CoCa cannot be trained here"):
+        new_model(str(tmp_path / "coca.json"), tmp_path / "model", seed=0)
