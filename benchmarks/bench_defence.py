@@ -361,7 +361,7 @@ def main() -> None:
         facts["training"][seed] = {name: run_arm(folder, name, scale, seed, options.device) for name in options.arms}
         report = measure(folder, options.arms, options.device)
         for result in report["models"]:
-            rows[Path(result["spec"].removeprefix("local-dir:")).parent.name].append(row_of(result))
+            rows[Path(result["checkpoint"].removeprefix("local-dir:")).parent.name].append(row_of(result))
         print(f"seed {seed}: {time.monotonic() - started:,.0f} s", flush=True)
     write_results(options, scale, rows, facts)
 
