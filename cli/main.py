@@ -47,7 +47,7 @@ class Commands(TyperGroup):
             say(f"roclip-audit: error: {error}")
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
-            say("roclip-audit: interrupted; the same command resumes")
+            say("roclip-audit: interrupted; the same command resumes (train: with --resume)")
             raise typer.Exit(EXIT_INTERRUPTED) from None
         except OSError as error:
             if error.errno != errno.EPIPE:

@@ -120,7 +120,7 @@ def test_an_interrupt_ends_with_130_and_says_how_to_go_on() -> None:
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert err == "roclip-audit: interrupted; the same command resumes\n"
+    assert err == "roclip-audit: interrupted; the same command resumes (train: with --resume)\n"
 
 
 def wait_until_reading(process: subprocess.Popen[str]) -> None:
