@@ -252,7 +252,7 @@ def run_arm(folder: Path, name: str, scale: Scale, seed: int, device: str) -> di
         train(config, table, reporter=PlainReporter(period_s=60))
         (out / "checkpoint.safetensors").unlink(missing_ok=True)
     report: dict[str, Any] = json.loads(done.read_text())["report"]
-    return report
+    return {name: value for name, value in report.items() if name not in {"out", "model"}}
 
 
 def measure(folder: Path, names: Sequence[str], device: str) -> dict[str, Any]:
