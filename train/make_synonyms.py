@@ -130,7 +130,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("out", type=Path, help="the table to write")
     options = parser.parse_args(arguments)
     table = make_table(options.wordnet)
-    packed = gzip.compress(table.encode("ascii"), mtime=0)
+    content = table.encode("ascii")
+    packed = gzip.compress(content, mtime=0) if options.out.suffix == ".gz" else content
     write_atomic(options.out, lambda path: path.write_bytes(packed))
 
 
