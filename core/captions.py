@@ -28,6 +28,11 @@ UID_VERSION: Final = b"roclip-audit-uid"
 _UID = re.compile(r"[0-9a-fA-F]{32}")
 
 
+def image_member(sample: Sample) -> Member | None:
+    """Return the member that open_clip takes for a sample's picture; None if it has none."""
+    return next((sample.members[name] for name in IMAGE_EXTENSIONS if name in sample.members), None)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexConfig:
     """What may be chosen about indexing."""

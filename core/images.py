@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP")
+MAX_ASPECT: Final = 16
 _EXTENSIONS: Final = {"jpg": "JPEG", "jpeg": "JPEG", "png": "PNG", "webp": "WEBP"}
 _FOREIGN: Final = {
     b"GIF8": "GIF",
@@ -169,6 +170,18 @@ def flatten(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", pixels.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, pixels).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def cut_to_aspect(image: Image.Image) -> Image.Image:
+    """Cut an image longer than MAX_ASPECT : 1 to its middle.
+
+    open_clip scales the shorter side up, and one of 1 x 1,000,000 pixels would take gigabytes.
+    """
+    width, height = (min(side, MAX_ASPECT * min(image.size)) for side in image.size)
+    if (width, height) == image.size:
+        return image
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
 
 
 def _problem(data: bytes, error: BaseException) -> ImageProblem:

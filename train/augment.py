@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -25,7 +25,6 @@ from torch.nn import functional as F
 from roclip_audit.core.errors import ConfigError
 from roclip_audit.core.seeding import derive_seed
 
-View = Literal["whole", "light", "strong"]
 N_DRAWS: Final = 12
 SIGMA_PX: Final = (0.1, 2.0)
 _REFERENCE_PX: Final = 224

@@ -48,22 +48,21 @@ def loss_svg(entries: Sequence[Mapping[str, Any]]) -> str:
     def y(loss: float) -> float:
         return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * loss / top
 
-    parts = []
+    shades, lines = [], []
     start = 0
     for _, group in groupby(entries, key=lambda entry: entry["epoch"]):
         epoch = list(group)
         end = int(epoch[-1]["n_steps_done"])
         is_matched = bool(epoch[0]["is_matched"])
         if is_matched:
-            parts.append(
+            shades.append(
                 f'<rect class="matched" x="{x(start):.1f}" y="{TOP}" width="{x(end) - x(start):.1f}" '
                 f'height="{HEIGHT - TOP - BOTTOM}"/>'
             )
         drawn = [entry for entry in epoch if math.isfinite(entry["loss"])]
         points = " ".join(f"{x(entry['n_steps_done']):.1f},{y(entry['loss']):.1f}" for entry in drawn)
-        parts.append(f'<polyline class="{"pool" if is_matched else "own"}" points="{points}"/>')
+        lines.append(f'<polyline class="{"pool" if is_matched else "own"}" points="{points}"/>')
         start = end
-    parts.sort(key=lambda part: part.startswith("<polyline"))  # lines over shades
     grid = [
         f'<path class="grid" d="M{LEFT} {y(value):.1f}H{WIDTH - RIGHT}"/>'
         f'<text x="{LEFT - 8}" y="{y(value) + 4:.1f}" text-anchor="end">{value:g}</text>'
@@ -83,8 +82,7 @@ def loss_svg(entries: Sequence[Mapping[str, Any]]) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
         f'aria-label="Loss over {n_steps} steps"><style>{_STYLE}</style>'
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>'
-        f"{''.join([*parts[: sum('rect' in part for part in parts)], *grid])}"
-        f"{''.join(parts[sum('rect' in part for part in parts) :])}{''.join(steps)}{legend}</svg>\n"
+        f"{''.join([*shades, *grid, *lines, *steps])}{legend}</svg>\n"
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from roclip_audit.core.captions import CAPTION_KEYS, IMAGE_EXTENSIONS, IndexConfig, Texts, derive_uid, read_texts
+from roclip_audit.core.captions import CAPTION_KEYS, IndexConfig, Texts, derive_uid, image_member, read_texts
 from roclip_audit.core.errors import ConfigError, ShardError, StoreError
 from roclip_audit.core.progress import Reporter, SilentReporter
 from roclip_audit.core.samples import Sample, walk_samples
@@ -177,7 +177,7 @@ def _sidecar(shard: Shard, config: IndexConfig) -> Sidecar | None:
 
 
 def _add(number: int, sample: Sample, texts: Texts, buffer: Buffer, rows: _Rows) -> None:
-    image = next((sample.members[name] for name in IMAGE_EXTENSIONS if name in sample.members), None)
+    image = image_member(sample)
     if image is None or texts.caption is None or not texts.caption.strip():
         rows.left_out["missing_image" if image is None else "missing_caption"] += 1
         return
@@ -218,9 +218,3 @@ class OpenShards:
             for stack, _ in self._open.values():
                 stack.close()
             self._open.clear()
-
-
-def iter_captions(table: PairTable) -> Iterator[str]:
-    """Yield the captions in order."""
-    for index in range(len(table)):
-        yield table.captions[index]

@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from roclip_audit.core.images import ImageProblem, decode_image
+from roclip_audit.core.images import ImageProblem, cut_to_aspect, decode_image
 from roclip_audit.core.parallel import map_ordered
 from roclip_audit.core.progress import Reporter, SilentReporter
 from roclip_audit.train.pairs import OpenShards, PairTable
 
 MAX_PIXELS: Final = 50_000_000
-MAX_ASPECT: Final = 16.0
 _CHUNK: Final = 256
 
 
@@ -55,14 +54,9 @@ def to_canvas(encoded: bytes, side_px: int) -> tuple[NDArray[np.uint8], float] |
         Pixels, and width over height before.
     """
     try:
-        image = decode_image(encoded, MAX_PIXELS)
+        image = cut_to_aspect(decode_image(encoded, MAX_PIXELS))
     except ImageProblem:
         return None
-    most = int(MAX_ASPECT * min(image.size))
-    if max(image.size) > most:
-        width, height = (min(side, most) for side in image.size)
-        left, top = (image.width - width) // 2, (image.height - height) // 2
-        image = image.crop((left, top, left + width, top + height))
     aspect = image.width / image.height
     if image.size != (side_px, side_px):
         image = image.resize((side_px, side_px), Image.Resampling.BICUBIC, reducing_gap=2.0)

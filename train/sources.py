@@ -10,6 +10,7 @@ from typing import Final
 
 import numpy as np
 
+from roclip_audit.core.captions import image_member
 from roclip_audit.core.errors import ConfigError, ShardError
 from roclip_audit.core.images import ImageProblem, decode_image
 from roclip_audit.core.samples import Sample, walk_samples
@@ -17,7 +18,6 @@ from roclip_audit.core.shards import Shard, expand_shards, open_shard
 from roclip_audit.core.tar import Buffer, Damage, storable
 from roclip_audit.train.attacks import Pixels
 
-IMAGE_EXTENSIONS: Final = ("jpg", "png", "jpeg", "webp")  # the order in which open_clip takes them
 MAX_PIXELS: Final = 25_000_000  # open_clip's limit; larger pictures are left out
 MAX_TEXT_BYTES: Final = 1 << 20
 
@@ -69,7 +69,7 @@ def read_sources(specs: Sequence[str]) -> Iterator[Source]:
 
 def _source(shard: Shard, sample: Sample, buffer: Buffer) -> Iterator[Source]:
     """Yield the sample as a Source, or nothing if it lacks a caption or a picture."""
-    image = next((sample.members[name] for name in IMAGE_EXTENSIONS if name in sample.members), None)
+    image = image_member(sample)
     sidecar = _json(_text(buffer, sample, "json"))
     caption = _text(buffer, sample, "txt") if "txt" in sample.members else sidecar.get("caption")
     if image is None or not isinstance(caption, str) or not caption.strip():

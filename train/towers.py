@@ -21,7 +21,7 @@ from roclip_audit.core.environment import cpu_features, multiplies_bf16, read_te
 from roclip_audit.train import augment
 from roclip_audit.train.config import Precision
 from roclip_audit.train.distributed import World
-from roclip_audit.train.loader import CaptionTokens
+from roclip_audit.train.loader import CaptionTokens, pinned
 from roclip_audit.train.model import TrainableModel, is_text_parameter
 from roclip_audit.train.pictures import Canvases, Pictures
 
@@ -189,6 +189,8 @@ def on_device(canvases: Canvases, device: torch.device) -> Canvases:
     """Return canvases on a device; a copy to a GPU goes on while it computes."""
     if canvases.pixels_NCHW.device.type == device.type:
         return canvases
-    moved = (part.pin_memory().to(device, non_blocking=True) for part in (canvases.pixels_NCHW, canvases.aspect_N))
-    pixels_NCHW, aspect_N = moved
-    return Canvases(pixels_NCHW=pixels_NCHW, aspect_N=aspect_N, readable_N=canvases.readable_N)
+    return Canvases(
+        pixels_NCHW=pinned(canvases.pixels_NCHW, device),
+        aspect_N=pinned(canvases.aspect_N, device),
+        readable_N=canvases.readable_N,
+    )

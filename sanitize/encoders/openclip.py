@@ -21,6 +21,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from roclip_audit.core.checkpoint import LoadedModel, load_model
+from roclip_audit.core.images import cut_to_aspect
 from roclip_audit.core.run import work_key
 from roclip_audit.core.tokens import Tokenize
 from roclip_audit.sanitize.encoders import EncoderConfig, clip_towers
@@ -28,7 +29,6 @@ from roclip_audit.sanitize.views import VIEWS, shrink
 
 REVISION = 1  # raise when the code changes what it puts out
 LEAST_COSINE = 0.999
-MAX_ASPECT = 16
 
 Tower = Callable[[torch.Tensor], torch.Tensor]
 
@@ -150,10 +150,9 @@ class Preprocess:
     def resize(self, image: Image.Image, view: str) -> np.ndarray:
         """Return one view as uint8 [H, W, 3].
 
-        An image longer than 16 : 1 is cut to its middle first: open_clip scales the shorter side up, and one of
-        1 x 1,000,000 pixels would take gigabytes.
+        An image longer than 16 : 1 is cut to its middle first.
         """
-        image = _cut_to_aspect(image)
+        image = cut_to_aspect(image)
         if view != "whole":
             image = VIEWS[view](shrink(image, 3 * self._image_px), self._image_px)
         for step in self._geometry:
@@ -166,11 +165,3 @@ class Preprocess:
             torch.from_numpy(np.require(pixels, requirements="W")).permute(0, 3, 1, 2).contiguous().float().div_(255)
         )
         return scaled.sub_(self._mean).div_(self._std)
-
-
-def _cut_to_aspect(image: Image.Image) -> Image.Image:
-    width, height = (min(side, MAX_ASPECT * min(image.size)) for side in image.size)
-    if (width, height) == image.size:
-        return image
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    return image.crop((left, top, left + width, top + height))

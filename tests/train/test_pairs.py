@@ -16,7 +16,7 @@ from roclip_audit.core.errors import EXIT_UNREADABLE, ConfigError, ShardError, S
 from roclip_audit.core.run import RunFolder
 from roclip_audit.core.shards import expand_shards
 from roclip_audit.sanitize.index import IndexConfig, index_shard
-from roclip_audit.train.pairs import OpenShards, PairTable, iter_captions, read_pairs
+from roclip_audit.train.pairs import OpenShards, PairTable, read_pairs
 from tests.audit.runkit import make_run, pairs_of
 from tests.shardkit import draw_samples, make_dataset, make_shard, sample, tar_bytes
 
@@ -66,7 +66,7 @@ def test_says_of_every_pair_what_the_scan_says(tmp_path: Path, caption_key: str 
     assert uids(table) == [row["uid"] for row in rows]
     assert table.offset_N.tolist() == [row["image_offset"] for row in rows]
     assert table.n_bytes_N.tolist() == [row["image_bytes"] for row in rows]
-    assert list(iter_captions(table)) == [str(row["caption"])[:4096] for row in rows]
+    assert list(table.captions) == [str(row["caption"])[:4096] for row in rows]
 
 
 def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_captions_and_uids_of_a_parquet_beside_the_shard_count(tmp_path: Path) -
     rows = [{"key": s.key, "caption": f"caption {s.key}", "uid": f"{i:032x}"} for i, s in enumerate(samples)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "00000.parquet")
     table = read_pairs(expand_shards([str(shard)]))
-    assert list(iter_captions(table)) == [row["caption"] for row in rows]
+    assert list(table.captions) == [row["caption"] for row in rows]
     assert uids(table) == [row["uid"] for row in rows]
     (tmp_path / "00000.parquet").write_bytes(b"damaged")
     with pytest.raises(ConfigError, match="5 missing_caption"):
@@ -108,8 +108,8 @@ def test_a_selection_of_an_audit_leaves_out_what_it_names(tmp_path: Path) -> Non
     ingest(run)
     write_selection(run, "ordinal in (1, 4)", tmp_path / "selection.parquet")
     table = read_pairs(expand_shards([str(tmp_path / "shards")]), selection=tmp_path / "selection.parquet")
-    everything = list(iter_captions(read_pairs(expand_shards([str(tmp_path / "shards")]))))
-    assert list(iter_captions(table)) == [everything[i] for i in (0, 2, 3, 5, 6, 8, 9, 11)]
+    everything = list(read_pairs(expand_shards([str(tmp_path / "shards")])).captions)
+    assert list(table.captions) == [everything[i] for i in (0, 2, 3, 5, 6, 8, 9, 11)]
     assert table.left_out == {"not_selected": 4}
 
 

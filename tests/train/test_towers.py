@@ -15,7 +15,6 @@ from roclip_audit.train import augment
 from roclip_audit.train.distributed import World
 from roclip_audit.train.loader import CaptionTokens
 from roclip_audit.train.model import is_text_parameter, new_model
-from roclip_audit.train.pairs import iter_captions
 from roclip_audit.train.pictures import ResidentPictures
 from roclip_audit.train.towers import MAX_LOG_SCALE, PairEmbedder, Towers, on_device, uses_bf16
 from tests.train.trainkit import RESNET, VIT, make_table, write_model
@@ -118,7 +117,7 @@ def test_the_embedder_sees_pairs_as_evaluation_does(tmp_path: Path) -> None:
 
     plain = cast(Any, towers.model).eval()
     with torch.no_grad():
-        expected = F.normalize(plain.encode_text(model.tokenize(list(iter_captions(table)))), dim=1)
+        expected = F.normalize(plain.encode_text(model.tokenize(list(table.captions))), dim=1)
         pixels = towers.view("whole", pictures.load(np.arange(6)))
         mean, std = (torch.tensor(x).view(1, 3, 1, 1) for x in (model.mean, model.std))
         image = F.normalize(plain.encode_image((pixels - mean) / std), dim=1)

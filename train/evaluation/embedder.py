@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from roclip_audit.core.errors import ConfigError, EncoderError, ShardError
-from roclip_audit.core.images import ImageProblem
+from roclip_audit.core.images import ImageProblem, cut_to_aspect
 from roclip_audit.core.parallel import map_ordered
 from roclip_audit.core.progress import Reporter, SilentReporter
 from roclip_audit.core.tokens import Tokenize
@@ -34,8 +34,6 @@ from roclip_audit.train.evaluation.pictures import Pictures, PicturesInMemory, U
 Features = NDArray[np.float32]
 Indices = NDArray[np.intp]
 Stamp = Callable[[int, Pixels], Pixels]
-
-MAX_ASPECT: Final = 16  # a longer picture is cut to its middle: open_clip scales the shorter side up
 
 
 class ClipModel(Protocol):
@@ -153,7 +151,7 @@ class Embedder:
                 unread.append(Unread(where=pictures.where(row), reason=problem.reason))
                 continue
             image = Image.fromarray(pixels if stamp is None else stamp(row, pixels))
-            prepared.append(self.model.preprocess(_cut_to_aspect(image)))
+            prepared.append(self.model.preprocess(cut_to_aspect(image)))
             read.append(row)
         features_ND = np.empty((0, 0), dtype=np.float32)
         if prepared:
@@ -216,12 +214,6 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
-
-
-def _cut_to_aspect(image: Image.Image) -> Image.Image:
-    width, height = (min(side, MAX_ASPECT * min(image.size)) for side in image.size)
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    return image.crop((left, top, left + width, top + height)) if (width, height) != image.size else image
 
 
 def _float_type(model: nn.Module) -> torch.dtype:

@@ -16,7 +16,7 @@ from typing import Final, Protocol
 import numpy as np
 from PIL import Image
 
-from roclip_audit.core.captions import IMAGE_EXTENSIONS
+from roclip_audit.core.captions import IMAGE_EXTENSIONS, image_member
 from roclip_audit.core.errors import ConfigError, ShardError
 from roclip_audit.core.images import ImageProblem, decode_image, flatten
 from roclip_audit.core.samples import Sample, walk_samples
@@ -177,7 +177,7 @@ def walk_shards(specs: Sequence[str], *, option: str) -> Iterator[ShardSample]:
 
 def _picture(shard: Shard, sample: Sample) -> Picture:
     """Return the picture that open_clip takes of a sample."""
-    member = next((sample.members[name] for name in IMAGE_EXTENSIONS if name in sample.members), None)
+    member = image_member(sample)
     where = f"{shard.name}:{sample.key}"
     if member is None:
         return Picture(where=where, path="")
