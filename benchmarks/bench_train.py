@@ -146,7 +146,7 @@ class Theirs:
         self._model = cast(Any, trainable.model.to(setting.device))
         self._model.output_dict = True
         self._args = parse_args(["--train-data", "::".join(shard.path for shard in setting.shards)])
-        bf16 = uses_bf16(setting.precision, setting.device)
+        bf16 = uses_bf16(setting.precision, setting.device, trainable.image_px)
         settings: dict[str, Any] = {
             "train_num_samples": setting.n_pairs,
             "batch_size": setting.batch_size,
@@ -288,7 +288,7 @@ def main() -> None:
         "steps": arguments.steps,
         "threads": arguments.threads,
         "device": str(device),
-        "bf16": uses_bf16(arguments.precision, device),
+        "precision": arguments.precision,
     }
     shards = tuple(expand_shards(arguments.shards))
     table = read_pairs(shards)

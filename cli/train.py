@@ -137,7 +137,7 @@ def train(
         str | None, typer.Option(metavar="KEY", show_default=False, help="Key of the caption in the json, as in scan.")
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Same pairs, settings and seed: same model.")] = 0,
-    precision: Annotated[Precision, typer.Option(help="auto: bf16 where the device multiplies it.")] = Precision.AUTO,
+    precision: Annotated[Precision, typer.Option(help="auto: bf16 where it is faster.")] = Precision.AUTO,
     cache: Annotated[Cache, typer.Option(help="Keep decoded pictures in memory (auto: up to 4 GB).")] = Cache.AUTO,
     device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu or cuda.")] = "auto",
     compile_towers: Annotated[bool, typer.Option("--compile", help="Let torch compile the model.")] = False,

@@ -69,7 +69,7 @@ def assemble(config: TrainConfig, table: PairTable, world: World, reporter: Repo
     towers = Towers(
         trainable,
         world,
-        bf16=uses_bf16(config.precision, world.device),
+        bf16=uses_bf16(config.precision, world.device, trainable.image_px),
         compiled=config.compile,
         strong=augment.AugmentConfig.of_strength(config.recipe.crop, config.recipe.colour),
     )

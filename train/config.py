@@ -83,7 +83,7 @@ class TrainConfig:
         augment: image and text augmentation in every epoch.
         start_from: a model to train further, as ``scan --encoder`` names one; empty trains from scratch.
         seed: same pairs, settings and seed give the same model.
-        precision: of the forward pass; auto is bf16 where the device multiplies it.
+        precision: of the forward pass; auto is bf16 where it is faster.
         cache: keep all decoded pictures in memory, or stream them; auto keeps them up to 4 GB.
         device: auto, cpu, cuda.
         workers: threads that prepare batches.

@@ -88,8 +88,9 @@ def test_bf16_is_near_and_still_float32_outside(tmp_path: Path) -> None:
 
 
 def test_precision_means_what_it_says() -> None:
-    assert uses_bf16("bf16", CPU)
-    assert not uses_bf16("fp32", CPU)
+    assert uses_bf16("bf16", CPU, 32)
+    assert not uses_bf16("fp32", CPU, 224)
+    assert not uses_bf16("auto", CPU, 32)
 
 
 def test_each_view_is_that_of_the_augmentation(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from roclip_audit.core.errors import ConfigError, EncoderError, ShardError
+from roclip_audit.core.errors import EncoderError, ShardError
 from roclip_audit.core.images import ImageProblem, cut_to_aspect
 from roclip_audit.core.parallel import map_ordered
 from roclip_audit.core.progress import Reporter, SilentReporter
@@ -187,21 +187,6 @@ def embed_images(
     """
     embedder = Embedder(model=model, device=device, batch_size=batch_size, workers=workers)
     return embedder.pictures(PicturesInMemory(images)).features_ND
-
-
-def find_device(wanted: str) -> str:
-    """Turn ``auto`` into what there is.
-
-    Raises:
-        ConfigError: ``cuda`` is wanted and torch sees none.
-    """
-    if wanted == "cpu":
-        return "cpu"
-    if torch.cuda.is_available():
-        return "cuda"
-    if wanted == "cuda":
-        raise ConfigError("--device cuda: torch sees no CUDA device here; use --device cpu")
-    return "cpu"
 
 
 @contextmanager

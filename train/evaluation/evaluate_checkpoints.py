@@ -30,13 +30,13 @@ def evaluate(config: EvalConfig, reporter: Reporter | None = None) -> EvalReport
         EncoderError: a model cannot be loaded, or its features are not finite.
         ShardError: a shard is damaged, or not one picture of an input can be read.
     """
+    from roclip_audit.train.distributed import choose_device
     from roclip_audit.train.evaluation.checkpoints import find_checkpoints
-    from roclip_audit.train.evaluation.embedder import find_device
     from roclip_audit.train.evaluation.inputs import read_inputs
     from roclip_audit.train.evaluation.measure import measure_model
     from roclip_audit.train.evaluation.report import EvalReport, InputFacts
 
-    device = find_device(config.device)
+    device = choose_device(config.device).type
     checkpoints = find_checkpoints(config.checkpoints, config.undefended)
     inputs = read_inputs(config)
     results = []

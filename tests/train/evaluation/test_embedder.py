@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from roclip_audit.core.checkpoint import load_model
-from roclip_audit.core.errors import ConfigError, EncoderError, ShardError
-from roclip_audit.train.evaluation.embedder import Embedder, embed_images, evaluating, find_device
+from roclip_audit.core.errors import EncoderError, ShardError
+from roclip_audit.train.evaluation.embedder import Embedder, embed_images, evaluating
 from roclip_audit.train.evaluation.pictures import Picture, PicturesInMemory, StoredPictures
 from tests.encoderkit import pictures, save_tiny_clip
 from tests.train.evaluation.evalkit import ColourClip, ColourTowers, block, colour_embedder, png
@@ -113,11 +113,3 @@ def test_hostile_texts_are_cut_before_they_are_tokenised() -> None:
     embedder.texts(["x" * 10_000, "a " * 10_000, "red"])
     assert isinstance(embedder.model, ColourClip)
     assert [len(text) for text in embedder.model.texts] == [4 * 77, 26 * 77, 3]
-
-
-def test_devices() -> None:
-    assert find_device("cpu") == "cpu"
-    if not torch.cuda.is_available():
-        assert find_device("auto") == "cpu"
-        with pytest.raises(ConfigError, match="no CUDA device"):
-            find_device("cuda")
