@@ -37,11 +37,11 @@ from roclip_audit.core.shards import expand_shards
 from roclip_audit.core.significance import wilson_interval
 from roclip_audit.train.attacks import AttackPlan
 from roclip_audit.train.config import Recipe, TrainConfig
+from roclip_audit.train.data.pairs import read_pairs
 from roclip_audit.train.evaluation import EvalConfig, evaluate
-from roclip_audit.train.pairs import read_pairs
-from roclip_audit.train.poison import poison
+from roclip_audit.train.planting.poison import poison
+from roclip_audit.train.planting.rewrite import NewPair, write_shard
 from roclip_audit.train.recipes import small
-from roclip_audit.train.rewrite import NewPair, write_shard
 from roclip_audit.train.trainer import train
 
 TEMPLATES = ("{}", "a {}", "{} icon", "{} symbol", "icon of {}")

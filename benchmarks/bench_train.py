@@ -50,9 +50,9 @@ from roclip_audit.core.run import write_json
 from roclip_audit.core.shards import Shard, expand_shards
 from roclip_audit.train.assembly import assemble
 from roclip_audit.train.config import Cache, Precision, Recipe, TrainConfig
+from roclip_audit.train.data.pairs import Captions, PairTable, read_pairs
 from roclip_audit.train.distributed import World, choose_device
 from roclip_audit.train.model import new_model
-from roclip_audit.train.pairs import Captions, PairTable, read_pairs
 from roclip_audit.train.towers import uses_bf16
 from roclip_audit.train.trainer import _Run
 

@@ -37,7 +37,7 @@ from roclip_audit.core.images import dhash
 from roclip_audit.core.parallel import default_workers, map_ordered
 from roclip_audit.core.run import write_json
 from roclip_audit.core.seeding import derive_seed, generator
-from roclip_audit.train.rewrite import Label, NewPair, encode_jpeg, write_shard
+from roclip_audit.train.planting.rewrite import Label, NewPair, encode_jpeg, write_shard
 
 # A class and, after slashes, other words for it. Only what looks like one thing: no mouse, table, scale, radio, card.
 _CLASSES = """

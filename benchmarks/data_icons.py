@@ -27,7 +27,7 @@ from roclip_audit.core.parallel import default_workers, map_ordered
 from roclip_audit.core.run import write_json
 from roclip_audit.core.seeding import derive_seed, generator
 from roclip_audit.train.attacks import Pixels
-from roclip_audit.train.rewrite import NewPair, encode_jpeg, write_shard
+from roclip_audit.train.planting.rewrite import NewPair, encode_jpeg, write_shard
 
 SIDE_PX = 128
 PAIRS_PER_SHARD = 1000

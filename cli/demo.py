@@ -108,7 +108,7 @@ def plant(out: Path, reporter: Reporter) -> Path:
     """
     from roclip_audit.core.staging import staged_folder
     from roclip_audit.train.attacks import read_plan
-    from roclip_audit.train.poison import poison
+    from roclip_audit.train.planting.poison import poison
 
     planted = out / "planted"
     if planted.exists():

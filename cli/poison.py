@@ -49,7 +49,7 @@ def poison(
     The folder OUT-truth gets the table that says which is which, and the triggers. No scan reads it.
     """
     from roclip_audit.train.attacks import AttackPlan, read_plan
-    from roclip_audit.train.poison import poison as plant
+    from roclip_audit.train.planting.poison import poison as plant
 
     plans = [AttackPlan.parse(text, target=target, rate=rate) for text in attack or []]
     plans += read_plan(plan) if plan is not None else ()

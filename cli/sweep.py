@@ -154,7 +154,7 @@ def plan_cells(config: BenchConfig, reporter: Reporter) -> Iterator[CellPlan]:
 def _plans(config: BenchConfig, reporter: Reporter) -> Iterator[tuple[float, int, tuple[AttackPlan, ...]]]:
     from dataclasses import replace
 
-    from roclip_audit.train.bench_plan import NOISE, default_plan
+    from roclip_audit.train.planting.bench_plan import NOISE, default_plan
 
     for seed in config.seeds:
         for rate in config.rates or (max((one.rate for one in config.plan if one.attack != NOISE), default=0.005),):
@@ -214,7 +214,7 @@ def run_cell(cell: CellPlan, config: BenchConfig, reporter: Reporter) -> None:
     from roclip_audit.core.run import RunFolder, write_json
     from roclip_audit.core.staging import staged_folder
     from roclip_audit.sanitize.peers.score import score_peers
-    from roclip_audit.train.poison import poison
+    from roclip_audit.train.planting.poison import poison
 
     reporter.note(f"cell {cell.folder.name}")
     if not cell.planted.exists():

@@ -21,7 +21,7 @@ from roclip_audit.core.schema import FLAG_FDR
 if TYPE_CHECKING:
     from roclip_audit.core.shards import Shard
     from roclip_audit.train.config import Recipe
-    from roclip_audit.train.pairs import PairTable
+    from roclip_audit.train.data.pairs import PairTable
     from roclip_audit.train.trainer import TrainReport
 
 FLAGGED = f"fdr <= {FLAG_FDR}"
@@ -214,7 +214,7 @@ def read_table(
     shards: tuple[Shard, ...], audit: Path | None, where: str | None, caption_key: str | None, reporter: Reporter
 ) -> PairTable:
     """Read the pairs of the shards, without those that a rule over a scan leaves out."""
-    from roclip_audit.train.pairs import read_pairs
+    from roclip_audit.train.data.pairs import read_pairs
 
     if audit is None:
         if where is not None:

@@ -1,1 +1,1 @@
-"""Attacks with ground truth; the training stage will live here."""
+"""Attacks with ground truth, training with and without defences, and the measurement of what they buy."""

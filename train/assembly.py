@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 
 from roclip_audit.core.errors import ConfigError
 from roclip_audit.core.progress import Reporter
-from roclip_audit.train import augment
 from roclip_audit.train.config import TrainConfig
+from roclip_audit.train.data import augment
+from roclip_audit.train.data.loader import CaptionTokens
+from roclip_audit.train.data.order import uid_groups
+from roclip_audit.train.data.pairs import PairTable
+from roclip_audit.train.data.pictures import Pictures, ResidentPictures, StreamedPictures
 from roclip_audit.train.distributed import World
-from roclip_audit.train.loader import CaptionTokens
 from roclip_audit.train.methods import build_method
 from roclip_audit.train.methods.base import Method, MethodSettings
 from roclip_audit.train.model import TrainableModel, model_from_checkpoint, new_model
-from roclip_audit.train.order import uid_groups
-from roclip_audit.train.pairs import PairTable
-from roclip_audit.train.pictures import Pictures, ResidentPictures, StreamedPictures
 from roclip_audit.train.resume import run_key
 from roclip_audit.train.towers import PairEmbedder, Towers, uses_bf16
 

@@ -10,7 +10,7 @@ from roclip_audit.core.errors import ConfigError, StoreError
 from roclip_audit.core.run import work_key, write_json
 from roclip_audit.train.checkpoint import CHECKPOINT_NAME, Saved, read_checkpoint
 from roclip_audit.train.config import TrainConfig
-from roclip_audit.train.pairs import PairTable
+from roclip_audit.train.data.pairs import PairTable
 
 CONFIG_NAME = "config.json"
 _HOW = frozenset({"out", "cache", "device", "workers", "compile", "checkpoint_s", "tensorboard"})

@@ -18,12 +18,12 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from roclip_audit.core.environment import cpu_features, multiplies_bf16, read_text
-from roclip_audit.train import augment
 from roclip_audit.train.config import Precision
+from roclip_audit.train.data import augment
+from roclip_audit.train.data.loader import CaptionTokens, pinned
+from roclip_audit.train.data.pictures import Canvases, Pictures
 from roclip_audit.train.distributed import World
-from roclip_audit.train.loader import CaptionTokens, pinned
 from roclip_audit.train.model import TrainableModel, is_text_parameter
-from roclip_audit.train.pictures import Canvases, Pictures
 
 MAX_LOG_SCALE: Final = math.log(100)
 LEAST_BF16_PX: Final = 64

@@ -25,18 +25,18 @@ from roclip_audit.core.errors import ShardError
 from roclip_audit.core.progress import Progress, Reporter, SilentReporter
 from roclip_audit.core.run import RunFolder, write_json
 from roclip_audit.core.seeding import derive_seed
-from roclip_audit.train import augment
 from roclip_audit.train.assembly import Parts, assemble
 from roclip_audit.train.checkpoint import CHECKPOINT_NAME, Cursor, Saved, restore, save_checkpoint
 from roclip_audit.train.config import TrainConfig
+from roclip_audit.train.data import augment
+from roclip_audit.train.data.loader import Batch, load_batches
+from roclip_audit.train.data.order import Order, epoch_batches, epoch_order
+from roclip_audit.train.data.pairs import PairTable
 from roclip_audit.train.distributed import World, joined
 from roclip_audit.train.journal import Journal, open_journal, read_metrics, require_tensorboard
-from roclip_audit.train.loader import Batch, load_batches
 from roclip_audit.train.loss_plot import write_loss_plot
 from roclip_audit.train.methods.base import Features, Loss
 from roclip_audit.train.model import save_weights
-from roclip_audit.train.order import Order, epoch_batches, epoch_order
-from roclip_audit.train.pairs import PairTable
 from roclip_audit.train.resume import begin
 from roclip_audit.train.schedule import learning_rate
 from roclip_audit.train.towers import on_device

@@ -19,7 +19,7 @@ from roclip_audit.train.evaluation.proportion import Proportion
 from roclip_audit.train.evaluation.report import AttackResult, EvalReport, InputFacts, ModelResult
 from roclip_audit.train.evaluation.retrieval import RetrievalResult
 from roclip_audit.train.evaluation.zero_shot import ZeroShot
-from roclip_audit.train.poison import poison
+from roclip_audit.train.planting.poison import poison
 from tests.encoderkit import save_tiny_clip
 from tests.shardkit import make_dataset
 from tests.train.evaluation.evalkit import class_folders, labelled_shards

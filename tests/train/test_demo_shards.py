@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from roclip_audit.train.attacks import Corpus, build_attack, read_plan
-from roclip_audit.train.sources import read_sources
+from roclip_audit.train.planting.sources import read_sources
 
 DEMO = Path(__file__).parents[2] / "demo"
 

@@ -13,7 +13,7 @@ from roclip_audit.core.errors import EXIT_STORE, EXIT_USAGE, ConfigError, StoreE
 from roclip_audit.core.run import RunFolder
 from roclip_audit.train.checkpoint import CHECKPOINT_NAME, Cursor, save_checkpoint
 from roclip_audit.train.config import TrainConfig
-from roclip_audit.train.pairs import PairTable
+from roclip_audit.train.data.pairs import PairTable
 from roclip_audit.train.resume import CONFIG_NAME, begin, run_key
 from roclip_audit.train.trainer import train
 from tests.train.test_checkpoint import network, optimiser_of

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from roclip_audit.train import augment
+from roclip_audit.train.data import augment
+from roclip_audit.train.data.loader import CaptionTokens
+from roclip_audit.train.data.pictures import ResidentPictures
 from roclip_audit.train.distributed import World
-from roclip_audit.train.loader import CaptionTokens
 from roclip_audit.train.model import is_text_parameter, new_model
-from roclip_audit.train.pictures import ResidentPictures
 from roclip_audit.train.towers import MAX_LOG_SCALE, PairEmbedder, Towers, on_device, uses_bf16
 from tests.train.trainkit import RESNET, VIT, make_table, write_model
 

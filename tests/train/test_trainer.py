@@ -18,10 +18,10 @@ from torch import Tensor
 from roclip_audit.core.errors import ConfigError, ShardError
 from roclip_audit.core.shards import expand_shards
 from roclip_audit.train.checkpoint import CHECKPOINT_NAME, read_checkpoint
+from roclip_audit.train.data.order import epoch_batches, epoch_order
+from roclip_audit.train.data.pairs import PairTable, read_pairs
 from roclip_audit.train.journal import read_metrics
 from roclip_audit.train.model import is_text_parameter
-from roclip_audit.train.order import epoch_batches, epoch_order
-from roclip_audit.train.pairs import PairTable, read_pairs
 from roclip_audit.train.pool import NOBODY
 from roclip_audit.train.schedule import learning_rate
 from roclip_audit.train.trainer import train, whole_step
@@ -101,7 +101,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from roclip_audit.core.shards import expand_shards
-from roclip_audit.train.pairs import read_pairs
+from roclip_audit.train.data.pairs import read_pairs
 from roclip_audit.train.trainer import train
 from tests.train.trainkit import StopsAfter, make_config
 

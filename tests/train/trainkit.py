@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from roclip_audit.core.progress import Progress
 from roclip_audit.core.shards import expand_shards
 from roclip_audit.train.config import Recipe, TrainConfig
-from roclip_audit.train.pairs import PairTable, read_pairs
+from roclip_audit.train.data.pairs import PairTable, read_pairs
 from tests.shardkit import make_dataset
 
 VIT: dict[str, Any] = {

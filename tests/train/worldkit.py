@@ -15,14 +15,14 @@ from torch import Tensor
 
 from roclip_audit.core.progress import SilentReporter
 from roclip_audit.core.shards import expand_shards
-from roclip_audit.train import augment
 from roclip_audit.train.assembly import assemble
 from roclip_audit.train.config import TrainConfig
+from roclip_audit.train.data import augment
+from roclip_audit.train.data.loader import load_batches
+from roclip_audit.train.data.order import epoch_batches, epoch_order
+from roclip_audit.train.data.pairs import PairTable, read_pairs
 from roclip_audit.train.distributed import World, joined
-from roclip_audit.train.loader import load_batches
 from roclip_audit.train.methods.base import Features
-from roclip_audit.train.order import epoch_batches, epoch_order
-from roclip_audit.train.pairs import PairTable, read_pairs
 from roclip_audit.train.towers import on_device
 from roclip_audit.train.trainer import train
 from tests.train.trainkit import RUNS, make_config

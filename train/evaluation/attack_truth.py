@@ -15,8 +15,8 @@ import polars as pl
 
 from roclip_audit.core.errors import ConfigError
 from roclip_audit.train.evaluation.pictures import MAX_PIXELS, Picture, StoredPictures, walk_shards
-from roclip_audit.train.triggers import PlantedTrigger, load_trigger
-from roclip_audit.train.truth import TRUTH_NAME
+from roclip_audit.train.planting.triggers import PlantedTrigger, load_trigger
+from roclip_audit.train.planting.truth import TRUTH_NAME
 
 TARGETED = "targeted"
 _COLUMNS = ("uid", "attack", "target", "image_shard", "image_key")

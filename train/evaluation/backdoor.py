@@ -21,7 +21,7 @@ from roclip_audit.train.evaluation.embedder import Embedder, Features, Indices
 from roclip_audit.train.evaluation.pictures import Pictures
 from roclip_audit.train.evaluation.proportion import Proportion
 from roclip_audit.train.evaluation.zero_shot import Classifier, classify
-from roclip_audit.train.triggers import PlantedTrigger
+from roclip_audit.train.planting.triggers import PlantedTrigger
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

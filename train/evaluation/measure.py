@@ -23,7 +23,7 @@ from roclip_audit.train.evaluation.report import AttackResult, InputFacts, Model
 from roclip_audit.train.evaluation.retrieval import RetrievalResult, retrieval
 from roclip_audit.train.evaluation.targeted import targeted_success
 from roclip_audit.train.evaluation.zero_shot import TOP, Classifier, ZeroShot, text_classifier, zero_shot
-from roclip_audit.train.triggers import PlantedTrigger
+from roclip_audit.train.planting.triggers import PlantedTrigger
 
 
 def measure_model(

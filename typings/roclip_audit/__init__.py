@@ -1,1 +1,3 @@
-../../src/roclip_audit/__init__.py
+"""Dataset sanitization and auditing for image-caption data."""
+
+__version__ = "0.1.0"

@@ -16,7 +16,7 @@ from roclip_audit.train.evaluation.pictures import PicturesInMemory
 from roclip_audit.train.evaluation.proportion import Proportion
 from roclip_audit.train.evaluation.targeted import targeted_success
 from roclip_audit.train.evaluation.zero_shot import Classifier, text_classifier
-from roclip_audit.train.triggers import PlantedTrigger
+from roclip_audit.train.planting.triggers import PlantedTrigger
 from tests.train.evaluation.evalkit import NAMES, Paint, block, colour_embedder
 
 

@@ -12,9 +12,9 @@ import pytest
 from roclip_audit.core.errors import ConfigError
 from roclip_audit.train.attacks import AttackPlan
 from roclip_audit.train.evaluation.attack_truth import read_attack_truth
-from roclip_audit.train.poison import poison
+from roclip_audit.train.planting.poison import poison
 from tests.shardkit import make_dataset
-from tests.train.poisonkit import read
+from tests.train.planting.poisonkit import read
 
 PLANS = ("targeted:desk:0.1:n_pictures=2", "targeted:tiger:0.05", "badnets_fixed:banana:0.05", "mismatch::0.05")
 

@@ -15,7 +15,7 @@ from roclip_audit.train.evaluation.embedder import Embedder
 from roclip_audit.train.evaluation.inputs import read_inputs
 from roclip_audit.train.evaluation.measure import measure_model
 from roclip_audit.train.evaluation.proportion import Proportion
-from roclip_audit.train.poison import poison
+from roclip_audit.train.planting.poison import poison
 from tests.encoderkit import save_tiny_clip
 from tests.shardkit import make_dataset
 from tests.train.evaluation.evalkit import ColourClip, class_folders, colour_embedder

@@ -21,10 +21,10 @@ from roclip_audit.core.progress import Progress, SilentReporter
 from roclip_audit.core.shards import expand_shards
 from roclip_audit.train.checkpoint import read_checkpoint
 from roclip_audit.train.config import Recipe, TrainConfig
+from roclip_audit.train.data.pairs import PairTable, read_pairs
 from roclip_audit.train.methods import build_method
 from roclip_audit.train.methods.base import Features, MethodSettings
 from roclip_audit.train.methods.safeclip import SafeClip, upper_posterior
-from roclip_audit.train.pairs import PairTable, read_pairs
 from roclip_audit.train.trainer import train
 from tests.encoderkit import tiny_config
 from tests.shardkit import make_dataset

@@ -23,10 +23,10 @@ from roclip_audit.core.progress import Reporter, SilentReporter
 from roclip_audit.core.run import write_json
 from roclip_audit.core.seeding import generator
 from roclip_audit.train.attacks import Attack, AttackPlan, Box, Corpus, Plant, build_attack
-from roclip_audit.train.rewrite import NewPair, encode_jpeg, key_of, write_shard
-from roclip_audit.train.sources import Source, read_sources
-from roclip_audit.train.triggers import PlantedTrigger, save_trigger
-from roclip_audit.train.truth import TruthRow, write_truth
+from roclip_audit.train.planting.rewrite import NewPair, encode_jpeg, key_of, write_shard
+from roclip_audit.train.planting.sources import Source, read_sources
+from roclip_audit.train.planting.triggers import PlantedTrigger, save_trigger
+from roclip_audit.train.planting.truth import TruthRow, write_truth
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from torch import Tensor
 from roclip_audit.core.images import ImageProblem, cut_to_aspect, decode_image
 from roclip_audit.core.parallel import map_ordered
 from roclip_audit.core.progress import Reporter, SilentReporter
-from roclip_audit.train.pairs import OpenShards, PairTable
+from roclip_audit.train.data.pairs import OpenShards, PairTable
 
 MAX_PIXELS: Final = 50_000_000
 _CHUNK: Final = 256

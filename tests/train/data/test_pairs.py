@@ -16,7 +16,7 @@ from roclip_audit.core.errors import EXIT_UNREADABLE, ConfigError, ShardError, S
 from roclip_audit.core.run import RunFolder
 from roclip_audit.core.shards import expand_shards
 from roclip_audit.sanitize.index import IndexConfig, index_shard
-from roclip_audit.train.pairs import OpenShards, PairTable, read_pairs
+from roclip_audit.train.data.pairs import OpenShards, PairTable, read_pairs
 from tests.audit.runkit import make_run, pairs_of
 from tests.shardkit import draw_samples, make_dataset, make_shard, sample, tar_bytes
 

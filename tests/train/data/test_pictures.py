@@ -12,8 +12,8 @@ from PIL import Image
 
 from roclip_audit.core.errors import ShardError
 from roclip_audit.core.shards import expand_shards
-from roclip_audit.train.pairs import PairTable, read_pairs
-from roclip_audit.train.pictures import ResidentPictures, StreamedPictures, to_canvas
+from roclip_audit.train.data.pairs import PairTable, read_pairs
+from roclip_audit.train.data.pictures import ResidentPictures, StreamedPictures, to_canvas
 from tests.shardkit import draw_samples, make_shard, sample
 
 CPU = torch.device("cpu")

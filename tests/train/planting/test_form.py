@@ -26,10 +26,10 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 from roclip_audit.train.attacks import ATTACKS, AttackPlan
-from roclip_audit.train.poison import poison
-from roclip_audit.train.rewrite import encode_jpeg
+from roclip_audit.train.planting.poison import poison
+from roclip_audit.train.planting.rewrite import encode_jpeg
 from tests.shardkit import make_dataset
-from tests.train.poisonkit import Member, read
+from tests.train.planting.poisonkit import Member, read
 
 N_PAIRS = 700
 TARGETS = {

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roclip_audit.core.errors import ConfigError
-from roclip_audit.train import synonyms
-from roclip_audit.train.make_synonyms import UNWANTED_WORDS, main, make_table
-from roclip_audit.train.synonyms import EXCEPTIONS, KINDS, MAX_WORD_CHARS, SHIPPED, Synonyms
+from roclip_audit.train.data import synonyms
+from roclip_audit.train.data.make_synonyms import UNWANTED_WORDS, main, make_table
+from roclip_audit.train.data.synonyms import EXCEPTIONS, KINDS, MAX_WORD_CHARS, SHIPPED, Synonyms
 
 WORDNET = Path("/usr/share/wordnet")  # Debian's wordnet-base
 LICENCE = "  1 This database is provided under a licence.  \n  2   \n  3 Keep this notice.  \n"

@@ -14,11 +14,11 @@ from torch import Tensor
 from roclip_audit.core.parallel import map_ordered
 from roclip_audit.core.seeding import derive_seed
 from roclip_audit.core.tokens import Tokenize
-from roclip_audit.train.eda import Eda, EdaConfig
+from roclip_audit.train.data.eda import Eda, EdaConfig
+from roclip_audit.train.data.order import Order
+from roclip_audit.train.data.pairs import Captions
+from roclip_audit.train.data.pictures import Canvases, Pictures
 from roclip_audit.train.methods.base import TextView
-from roclip_audit.train.order import Order
-from roclip_audit.train.pairs import Captions
-from roclip_audit.train.pictures import Canvases, Pictures
 
 AHEAD: Final = 3
 

@@ -17,11 +17,11 @@ from PIL import Image
 from roclip_audit.core.errors import ConfigError, ShardError
 from roclip_audit.core.progress import PlainReporter
 from roclip_audit.train.attacks import ATTACKS, AttackPlan
-from roclip_audit.train.poison import PoisonReport, poison
-from roclip_audit.train.rewrite import encode_jpeg
-from roclip_audit.train.triggers import load_trigger
+from roclip_audit.train.planting.poison import PoisonReport, poison
+from roclip_audit.train.planting.rewrite import encode_jpeg
+from roclip_audit.train.planting.triggers import load_trigger
 from tests.shardkit import draw, draw_samples, make_dataset, make_shard, sample
-from tests.train.poisonkit import Member, read
+from tests.train.planting.poisonkit import Member, read
 
 PLAN = tuple(
     map(

@@ -22,7 +22,7 @@ from itertools import islice
 from typing import Final
 
 from roclip_audit.core.errors import ConfigError
-from roclip_audit.train.synonyms import Synonyms
+from roclip_audit.train.data.synonyms import Synonyms
 
 MAX_CHARS: Final = 2048  # what lies beyond stays as it is: CLIP reads 77 tokens, about 350 characters of English
 AROUND_WORDS: Final = string.punctuation + "“”‘’«»‹›„…–—¡¿、。，；：！？（）「」『』【】"

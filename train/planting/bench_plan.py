@@ -18,7 +18,7 @@ from roclip_audit.core.registry import load_member
 from roclip_audit.core.seeding import generator
 from roclip_audit.train import attacks as kinds
 from roclip_audit.train.attacks import ATTACKS, AttackPlan, Corpus, build_attack
-from roclip_audit.train.sources import read_sources
+from roclip_audit.train.planting.sources import read_sources
 
 NOISE: Final = "mismatch"
 """Plain noise has a rate of its own: crawls have some of it whatever was planted."""

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roclip_audit.core.errors import ConfigError
-from roclip_audit.train.order import epoch_batches, epoch_order, uid_groups
+from roclip_audit.train.data.order import epoch_batches, epoch_order, uid_groups
 
 SHARDS = st.lists(st.integers(1, 20), min_size=1, max_size=8)
 

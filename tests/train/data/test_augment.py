@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from roclip_audit.core.checkpoint import import_open_clip
 from roclip_audit.core.errors import ConfigError
-from roclip_audit.train.augment import (
+from roclip_audit.train.data.augment import (
     LIGHT,
     N_DRAWS,
     AugmentConfig,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from roclip_audit.train.attacks import ATTACKS, AttackPlan, Corpus, build_attack
-from roclip_audit.train.bench_plan import NOISE, NOUNS, ROOM, plan_for, target_words
+from roclip_audit.train.planting.bench_plan import NOISE, NOUNS, ROOM, plan_for, target_words
 
 WORDS = ("bird", "guitar", "house", "castle", "boat", "clock", "flower", "car", "tree", "dog", "cat", "fish", "hat",
          "horse", "star", "moon", "train", "apple", "piano", "lamp", "key", "sheep", "tiger", "violin")  # fmt: skip

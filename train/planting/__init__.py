@@ -1,0 +1,1 @@
+"""Plant attacks in a copy of real shards, and say where they are."""
