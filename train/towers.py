@@ -22,6 +22,7 @@ from roclip_audit.train.config import Precision
 from roclip_audit.train.data import augment
 from roclip_audit.train.data.loader import CaptionTokens, pinned
 from roclip_audit.train.data.pictures import Canvases, Pictures
+from roclip_audit.train.data.repeats import number_pictures
 from roclip_audit.train.distributed import World
 from roclip_audit.train.model import TrainableModel, is_text_parameter
 
@@ -123,13 +124,13 @@ class Towers:
         """Return one view of pictures, float32 [N, 3, H, W] in [0, 1].
 
         Args:
-            name: ``whole``, ``light`` or ``strong``.
+            name: one of ``methods.base.ImageView``.
             canvases: the pictures, on the device.
             draws_ND: their rows of ``augment.draw``; not needed for ``whole``.
         """
         if name == "whole" or draws_ND is None:
             return augment.whole(canvases.pixels_NCHW, canvases.aspect_N, self.image_px)
-        config = augment.LIGHT if name == "light" else self._strong
+        config = {"light": augment.LIGHT, "strong": self._strong, "glimpse": augment.GLIMPSE}[name]
         return augment.augment(canvases.pixels_NCHW, canvases.aspect_N, draws_ND, config, self.image_px)
 
     def clamp_scale(self) -> None:
@@ -157,6 +158,10 @@ class Towers:
             self.model.train()
         return image, text
 
+    def embed_images(self, pixels: Tensor) -> Tensor:
+        """Return what ``embed`` says of images alone."""
+        return cast(Tensor, self.embed(pixels, None)[0])
+
 
 class PairEmbedder:
     """Un-augmented features of pairs of the data set; implements ``methods.base.Embedder``."""
@@ -183,6 +188,10 @@ class PairEmbedder:
         mine = np.arange(world.rank * each, (world.rank + 1) * each) % self._n_pairs
         parts = [self._cosines_of(mine[start : start + _EMBED_BATCH]) for start in range(0, each, _EMBED_BATCH)]
         return world.gather(torch.cat(parts))[: self._n_pairs].cpu()
+
+    def picture_numbers(self) -> NDArray[np.int64]:
+        """Return [N_all] numbers that are equal where pairs show the same picture; every rank reads them all."""
+        return number_pictures(self._pictures, self._n_pairs)
 
     def _cosines_of(self, pairs: NDArray[np.int64]) -> Tensor:
         canvases = on_device(self._pictures.load(pairs), self._world.device)

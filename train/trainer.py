@@ -248,12 +248,14 @@ class _Run:
     def _features(self, batch: Batch, pairs: Order, epoch: int) -> tuple[Features, int]:
         towers, device = self.parts.towers, self.world.device
         canvases = on_device(batch.canvases, device)
+        views = self.parts.method.views(epoch)
         pixels = []
-        for place, view in enumerate(self.parts.method.views(epoch).image):
+        for place, view in enumerate(views.image if views.judge is None else (*views.image, views.judge)):
             draws_ND = augment.draw(len(pairs), seed=self.config.seed, epoch=epoch, step=batch.step, view=place)[
                 self.world.part(len(pairs))
             ]
             pixels.append(towers.view(view, canvases, draws_ND.to(device, non_blocking=True)))
+        judge_ND = None if views.judge is None else self.world.gather(towers.embed_images(pixels.pop()))
         tokens = [tokens_NL.to(device, non_blocking=True) for tokens_NL in batch.tokens_VNL]
         images, texts, scale = towers.features(pixels, tokens)
         pair_N = torch.from_numpy(pairs).to(device)
@@ -262,10 +264,12 @@ class _Run:
             images = tuple(image_ND[readable_N] for image_ND in images)
             texts = tuple(text_ND[readable_N] for text_ND in texts)
             pair_N = pair_N[readable_N]
+            judge_ND = None if judge_ND is None else judge_ND[readable_N]
         n_unreadable = len(pairs) - len(pair_N)
         if n_unreadable == len(pairs):
             raise ShardError(f"none of the {len(pairs):,} pictures of step {batch.step} of epoch {epoch} can be read")
-        return Features(image_VND=images, text_VND=texts, scale=scale, pair_N=pair_N), n_unreadable
+        features = Features(image_VND=images, text_VND=texts, scale=scale, pair_N=pair_N, judge_ND=judge_ND)
+        return features, n_unreadable
 
     def _readable(self, batch: Batch) -> Tensor | None:
         """Return [N] which pictures of the global batch can be used, or None if all can."""

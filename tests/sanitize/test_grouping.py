@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from roclip_audit.core.neighbours import nearest
-from roclip_audit.sanitize.grouping import caption_key, connected_groups, deal_folds, first_of_each, number_captions
+from roclip_audit.core.neighbours import connected_groups, nearest
+from roclip_audit.sanitize.grouping import caption_key, deal_folds, first_of_each, number_captions
 
 SAME = [
     ("A Red  Circle", "a red circle."),

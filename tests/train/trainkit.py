@@ -102,6 +102,7 @@ class FakeEmbedder:
     def __init__(self, n_pairs: int, dim: int) -> None:
         self.text_ND = unit(n_pairs, dim, seed=11)
         self.image_ND = unit(n_pairs, dim, seed=12)
+        self.picture_A = np.arange(n_pairs)
         self.asked: list[int] = []
 
     def texts(self, pairs: NDArray[np.int64]) -> Tensor:
@@ -110,3 +111,6 @@ class FakeEmbedder:
 
     def cosines(self) -> Tensor:
         return (self.image_ND * self.text_ND).sum(dim=1)
+
+    def picture_numbers(self) -> NDArray[np.int64]:
+        return self.picture_A

@@ -46,8 +46,13 @@ def first_steps(config: TrainConfig, table: PairTable, world: World) -> dict[str
         image_VND, text_VND, scale = parts.towers.features(
             [parts.towers.view(views.image[0], canvases, draws)], batch.tokens_VNL
         )
+        judge = parts.towers.embed_images(parts.towers.view(views.judge, canvases, draws)) if views.judge else None
         features = Features(
-            image_VND=image_VND, text_VND=text_VND, scale=scale, pair_N=torch.from_numpy(pairs_SN[0].copy())
+            image_VND=image_VND,
+            text_VND=text_VND,
+            scale=scale,
+            pair_N=torch.from_numpy(pairs_SN[0].copy()),
+            judge_ND=None if judge is None else world.gather(judge),
         )
         loss = parts.method.loss(features, epoch).total
         parts.optimiser.zero_grad(set_to_none=True)

@@ -15,8 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-ImageView = Literal["whole", "light", "strong"]
-"""``whole``: the central square, as evaluation sees it; ``light``: a crop of 90 to 100 %; ``strong``: RoCLIP's."""
+ImageView = Literal["whole", "light", "strong", "glimpse"]
+"""``whole``: the central square, as evaluation sees it; ``light``: a crop of 90 to 100 %; ``strong``: RoCLIP's;
+``glimpse``: a small crop, in which something planted at one place is mostly out of sight."""
 TextView = Literal["plain", "eda", "eda_once"]
 """``eda`` is drawn anew for every epoch and changes a tenth of the words; ``eda_once`` is drawn once for the whole run
 and changes at least one word of every caption, as RoCLIP's code does."""
@@ -24,10 +25,16 @@ and changes at least one word of every caption, as RoCLIP's code does."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Views:
-    """How often, and how augmented, a method wants to see each pair; at least one view of either side."""
+    """How often, and how augmented, a method wants to see each pair; at least one view of either side.
+
+    Attributes:
+        image, text: views with gradient.
+        judge: one more view of the image, embedded as evaluation would; None if the method asks for none.
+    """
 
     image: tuple[ImageView, ...]
     text: tuple[TextView, ...]
+    judge: ImageView | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,12 +46,14 @@ class Features:
         text_VND: one [N, D] a view, unit vectors.
         scale: exp of the logit scale, scalar.
         pair_N: [N] numbers of the pairs in the data set.
+        judge_ND: [N, D] unit vectors of the judge's view, without gradient.
     """
 
     image_VND: tuple[Tensor, ...]
     text_VND: tuple[Tensor, ...]
     scale: Tensor
     pair_N: Tensor
+    judge_ND: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +98,7 @@ class MethodSettings:
 
 
 class Embedder(Protocol):
-    """Un-augmented features of any pairs of the data set, without gradient; the same on every rank."""
+    """What a method may ask of any pairs of the data set, without gradient; the same on every rank."""
 
     def texts(self, pairs: NDArray[np.int64]) -> Tensor:
         """Return unit vectors [n, D] of these pairs' captions."""
@@ -97,6 +106,10 @@ class Embedder(Protocol):
 
     def cosines(self) -> Tensor:
         """Return [N_all] the cosine of image and caption of every pair of the data set, on the CPU."""
+        ...
+
+    def picture_numbers(self) -> NDArray[np.int64]:
+        """Return [N_all] numbers that are equal where pairs show the same picture (see ``data.repeats``)."""
         ...
 
 

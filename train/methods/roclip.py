@@ -13,12 +13,16 @@ drawn anew in every epoch.
 
 ``fixed`` has one thing more, the contest of the scan (own work, not in the paper): between the matched epochs a pair is
 trained on its own caption only if that wins against most of the pool. Otherwise plain epochs plant again what matched
-ones pulled out.
+ones pulled out. The contest is held on a *glimpse*, a small crop that mostly does not show what was planted at one
+place: a patch that the model has learned then still cannot speak for its caption. And all captions of one picture are
+judged together, by their running mean: of many captions for one picture, which is how a picture is made to mean
+something else, some win by chance, are learned, and help the others to win.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import ClassVar, Final, Self
 
 import torch
@@ -29,6 +33,7 @@ from roclip_audit.core.seeding import derive_seed, generator
 from roclip_audit.train.losses import info_nce, same_off_diagonal
 from roclip_audit.train.methods.base import Embedder, Features, Loss, MethodSettings, Views
 from roclip_audit.train.pool import CaptionPool
+from roclip_audit.train.verdicts import Verdicts
 
 LEAST_WINNERS: Final = 0.6
 """Share of a batch that is trained on at least: a model that has learned nothing yet lets hardly any caption win."""
@@ -76,6 +81,7 @@ class RoClip:
             self._views = Views(image=("strong",), text=("eda_once" if pool.strict else "eda",))
         else:
             self._views = Views(image=("light",), text=("plain",))
+        self._verdicts = Verdicts(n_pairs, pool.rows_PD.device) if contest and not pool.strict else None
 
     @classmethod
     def build(cls, settings: MethodSettings) -> Self:
@@ -106,11 +112,15 @@ class RoClip:
         )
 
     def views(self, epoch: int) -> Views:
-        """Return one view of either side."""
-        return self._views
+        """Return one view of either side, and a glimpse where there is a contest."""
+        if self._verdicts is None or self.is_matched(epoch):
+            return self._views
+        return replace(self._views, judge="glimpse")
 
     def begin_epoch(self, epoch: int, embedder: Embedder) -> None:
-        """Fill the pool with random captions before a matched epoch that would find it wanting (fixed)."""
+        """Number the pictures; fill the pool with random captions before a matched epoch that would find it wanting."""
+        if self._verdicts is not None and not self._verdicts.are_numbered:
+            self._verdicts.number(torch.from_numpy(embedder.picture_numbers()))
         missing = len(self.pool) - self.pool.n_valid
         if self._strict or not missing or not self.is_matched(epoch):
             return
@@ -151,8 +161,10 @@ class RoClip:
         if self._strict:
             return Loss(total=info_nce(image_ND, text_ND, features.scale))
         parts = {}
-        if self._contest and 2 * self.pool.n_valid >= len(self.pool):
-            q_N = self.pool.rank_share(image_ND, text_ND, features.pair_N)
+        if self._verdicts is not None and 2 * self.pool.n_valid >= len(self.pool):
+            judge_ND = image_ND if features.judge_ND is None else features.judge_ND
+            q_N = self.pool.rank_share(judge_ND, text_ND, features.pair_N)
+            q_N = self._verdicts.joined(q_N, features.pair_N)
             wins_N = q_N <= q_N.quantile(LEAST_WINNERS).clamp(min=self._contest)
             parts = {"winners": wins_N.float().mean(), "median_q": q_N.median()}
         self.pool.put(text_ND, features.pair_N)
@@ -161,9 +173,18 @@ class RoClip:
         return Loss(total=info_nce(image_ND, text_ND, features.scale), parts=parts)
 
     def state(self) -> dict[str, Tensor]:
-        """Return the pool."""
-        return {f"pool.{name}": tensor for name, tensor in self.pool.state().items()}
+        """Return the pool and the verdicts."""
+        state = {f"pool.{name}": tensor for name, tensor in self.pool.state().items()}
+        if self._verdicts is not None:
+            state |= {f"verdicts.{name}": tensor for name, tensor in self._verdicts.state().items()}
+        return state
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Take over the pool."""
-        self.pool.restore({name.removeprefix("pool."): tensor for name, tensor in state.items()})
+        """Take over the pool and the verdicts."""
+        parts: dict[str, dict[str, Tensor]] = {"pool": {}, "verdicts": {}}
+        for name, tensor in state.items():
+            part, _, rest = name.partition(".")
+            parts[part][rest] = tensor
+        self.pool.restore(parts["pool"])
+        if self._verdicts is not None:
+            self._verdicts.restore(parts["verdicts"])

@@ -273,6 +273,46 @@ def test_fixed_trains_plain_epochs_on_the_captions_that_win() -> None:
     assert gradient[wins].any(dim=1).all()
 
 
+def test_the_contest_is_held_on_the_glimpse_and_matches_on_the_strong_view() -> None:
+    method = built(replace(SETTINGS, contest=0.1))
+    assert method.views(1).judge == "glimpse"
+    assert method.views(2).judge is None
+    assert built(SETTINGS).views(1).judge is None
+    assert built(replace(STRICT, contest=0.1)).views(1).judge is None
+    method.pool.put(unit(8, 6, seed=11), torch.arange(100, 108))
+    features = replace(batch(n=8, seed=4), judge_ND=unit(8, 6, seed=5))
+    q_N = method.pool.rank_share(unit(8, 6, seed=5), features.text_VND[0], features.pair_N)
+    wins_N = q_N <= max(0.1, float(q_N.quantile(LEAST_WINNERS)))
+    method.loss(features, 1).total.backward()
+    gradient = features.image_VND[0].grad
+    assert gradient is not None
+    assert torch.equal(gradient.any(dim=1), wins_N)
+
+
+def test_captions_of_one_picture_win_or_lose_together() -> None:
+    method = built(replace(SETTINGS, contest=0.1))
+    embedder = FakeEmbedder(20, 6)
+    embedder.picture_A[:4] = 0
+    method.begin_epoch(1, embedder)
+    method.pool.put(unit(8, 6, seed=11), torch.arange(100, 108))
+    features = batch(n=8, seed=4)
+    q_N = method.pool.rank_share(features.image_VND[0], features.text_VND[0], features.pair_N)
+    assert len(q_N[:4].unique()) > 1
+    q_N[:4] = q_N[:4].mean()
+    wins_N = q_N <= max(0.1, float(q_N.quantile(LEAST_WINNERS)))
+    method.loss(features, 1).total.backward()
+    gradient = features.image_VND[0].grad
+    assert gradient is not None
+    assert torch.equal(gradient.any(dim=1), wins_N)
+    again = built(replace(SETTINGS, contest=0.1))
+    again.restore(method.state())
+    asked = FakeEmbedder(20, 6)
+    again.begin_epoch(1, asked)  # the numbers came with the state
+    assert {name: tensor.tolist() for name, tensor in again.state().items()} == {
+        name: tensor.tolist() for name, tensor in method.state().items()
+    }
+
+
 def test_a_caption_that_is_not_beaten_always_wins() -> None:
     method = built(replace(SETTINGS, contest=1.0))
     method.pool.put(unit(8, 6, seed=11), torch.arange(100, 108))

@@ -47,6 +47,9 @@ class KnownCosines:
     def cosines(self) -> Tensor:
         return self.cosine_N
 
+    def picture_numbers(self) -> NDArray[np.int64]:
+        raise AssertionError("SafeCLIP asks for cosines only")
+
 
 def two_clusters(*, n_high: int = 120, n_low: int = 80) -> Tensor:
     rng = np.random.default_rng(0)

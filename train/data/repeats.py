@@ -1,0 +1,80 @@
+"""Which pairs show the same picture, so that all captions of one picture can be judged together.
+
+Pictures are compared as thumbnails of 8 x 8 pixels less the mean thumbnail of the data set, with one constant more so
+that two flat pictures are not equal by their noise. From a cosine of ``SAME`` on they are the same: copies of a file,
+also saved again at lower quality (all of 300 icons at JPEG quality 60), and what links to them. Of 15,000 icons of 175
+sets 186 fall into groups, 164 of them planted copies. Crops, flips and edited copies are the scan's business, which
+compares features.
+
+N pairs, D values of a thumbnail.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from roclip_audit.core.neighbours import connected_groups, nearest
+from roclip_audit.train.data.pictures import Pictures
+
+SIDE_PX: Final = 8
+FLOOR: Final = 0.1
+"""The constant, in units of the full range of a pixel."""
+SAME: Final = 0.995
+N_NEIGHBOURS: Final = 24
+EXACT_UP_TO: Final = 50_000
+"""Pairs beyond which only the nearest cells of an inverted index are searched."""
+_CHUNK: Final = 256
+
+
+def number_pictures(pictures: Pictures, n_pairs: int) -> NDArray[np.int64]:
+    """Return [n_pairs] a number of the picture of every pair, equal for the same pictures, below ``n_pairs``.
+
+    A picture that cannot be decoded is like no other. Reads every picture once.
+    """
+    thumbnail_ND = torch.zeros(n_pairs, 3 * SIDE_PX**2)
+    readable_N = torch.zeros(n_pairs, dtype=torch.bool)
+    for start in range(0, n_pairs, _CHUNK):
+        rows = slice(start, min(start + _CHUNK, n_pairs))
+        canvases = pictures.load(np.arange(rows.start, rows.stop))
+        pixels = F.adaptive_avg_pool2d(canvases.pixels_NCHW.float() / 255, SIDE_PX)
+        thumbnail_ND[rows], readable_N[rows] = pixels.flatten(1).cpu(), canvases.readable_N.cpu()
+    number_N = torch.arange(n_pairs)
+    if len(readable := readable_N.nonzero()[:, 0]) > 1:
+        number_N[readable] = readable[_first_of_group(thumbnail_ND[readable])]
+    return number_N.numpy()
+
+
+def _first_of_group(thumbnail_ND: Tensor) -> Tensor:
+    """Return [N] the first row that shows the same picture."""
+    centred_ND = thumbnail_ND - thumbnail_ND.mean(dim=0)
+    floor_N1 = torch.full((len(centred_ND), 1), FLOOR * math.sqrt(centred_ND.shape[1]))
+    unit_ND = F.normalize(torch.cat([centred_ND, floor_N1], dim=1), dim=1)
+    if len(unit_ND) <= EXACT_UP_TO:
+        similarity_NK, index_NK = nearest(unit_ND, unit_ND, min(N_NEIGHBOURS, len(unit_ND)))
+    else:
+        similarity_NK, index_NK = _nearest_in_cells(unit_ND)
+    group_N = connected_groups(similarity_NK, index_NK, SAME)
+    first_G = torch.full((int(group_N.max()) + 1,), len(group_N))
+    first_G.scatter_reduce_(0, group_N, torch.arange(len(group_N)), "amin")
+    return first_G[group_N]
+
+
+def _nearest_in_cells(unit_ND: Tensor) -> tuple[Tensor, Tensor]:
+    """Search the four nearest of 4 sqrt(N) cells: (cosine [N, K], row [N, K])."""
+    import faiss
+
+    rows = unit_ND.numpy()
+    cells = f"IVF{round(4 * math.sqrt(len(rows)))},Flat"
+    index: Any = faiss.index_factory(rows.shape[1], cells, faiss.METRIC_INNER_PRODUCT)
+    index.nprobe = 4
+    index.train(rows)
+    index.add(rows)
+    similarity, found = index.search(rows, N_NEIGHBOURS)
+    return torch.from_numpy(similarity), torch.from_numpy(found)
