@@ -48,6 +48,10 @@ TEMPLATES = ("{}", "a {}", "{} icon", "{} symbol", "icon of {}")
 """Prompts in the style of the captions: the 80 of CLIP speak of photographs, which these captions never do."""
 
 
+RISKIEST_FIFTH = "risk >= (select quantile_cont(risk, 0.8) from suspicion)"
+"""A budget instead of a promise: on small sets of symbols a list at a stated error rate holds little of the poison."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:
     """How large the experiment is.
@@ -72,12 +76,12 @@ class Scale:
 
 SCALES = {
     "cpu": Scale(
-        n_pairs=3_000,
-        n_classes=8,
-        n_targets=5,
-        targeted_rate=0.0033,
-        backdoor="badnets_fixed:{}:0.02:side=0.3,captions=natural,kind=yellow",
-        recipe=replace(small(3_000, has_gpu=False), epochs=24),
+        n_pairs=10_000,
+        n_classes=24,
+        n_targets=8,
+        targeted_rate=0.0018,
+        backdoor="badnets_fixed:{}:0.007:side=0.25,captions=natural,kind=yellow",
+        recipe=replace(small(10_000, has_gpu=False), epochs=40),
     ),
     "gpu": Scale(
         n_pairs=0,
@@ -347,7 +351,7 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--work", type=Path, default=Path("defence-work"), help="kept between calls")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
-    parser.add_argument("--where", default="fdr <= 0.3", help="what the curated arms leave out")
+    parser.add_argument("--where", default=RISKIEST_FIFTH, help="what the curated arms leave out")
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
     scale, started = SCALES[options.scale], time.monotonic()

@@ -76,33 +76,6 @@ def nearest(
     return similarity_NK, index_NK
 
 
-def connected_groups(similarity_NK: Tensor, index_NK: Tensor, threshold: float) -> Tensor:
-    """Number the connected components of the graph that links neighbours at or above a similarity.
-
-    Args:
-        similarity_NK: float32 [N, K] from ``nearest`` of a set with itself.
-        index_NK: int64 [N, K].
-        threshold: cosine from which two images count as near-duplicates.
-
-    Returns:
-        int64 [N], numbered in order of first appearance.
-    """
-    parent = list(range(len(similarity_NK)))
-
-    def root(node: int) -> int:
-        while parent[node] != node:
-            parent[node] = parent[parent[node]]
-            node = parent[node]
-        return node
-
-    rows, slots = torch.nonzero((similarity_NK >= threshold) & (index_NK >= 0), as_tuple=True)
-    for one, other in zip(rows.tolist(), index_NK[rows, slots].tolist(), strict=True):
-        low, high = sorted((root(one), root(other)))
-        parent[high] = low
-    seen: dict[int, int] = {}
-    return torch.tensor([seen.setdefault(root(node), len(seen)) for node in range(len(parent))], dtype=torch.int64)
-
-
 def _rounding_error(vector_ND: Tensor) -> float:
     """Return the largest distance that rounding moves a vector."""
     return max(float((block - block.bfloat16().float()).norm(dim=1).max()) for block in vector_ND.split(_BASE_BLOCK))

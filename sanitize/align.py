@@ -30,13 +30,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from roclip_audit.core.errors import ConfigError
-from roclip_audit.core.neighbours import connected_groups, nearest
+from roclip_audit.core.groups import connected_groups, first_of_each
+from roclip_audit.core.neighbours import nearest
 from roclip_audit.core.parallel import map_ordered
 from roclip_audit.core.run import RunFolder
 from roclip_audit.core.seeding import derive_seed, generator
 from roclip_audit.sanitize.dataset import Dataset, RowArray
 from roclip_audit.sanitize.features import write_reduced
-from roclip_audit.sanitize.grouping import deal_folds, first_of_each, number_captions
+from roclip_audit.sanitize.grouping import deal_folds, number_captions
 from roclip_audit.sanitize.heads import Heads, HeadsConfig, train_heads, untrained_heads
 from roclip_audit.sanitize.space import Space
 

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from roclip_audit.core.errors import ConfigError
+from roclip_audit.core.groups import first_of_each
 from roclip_audit.core.neighbours import nearest
 from roclip_audit.core.parallel import map_ordered
 from roclip_audit.sanitize.contest import ContestConfig, never_wins_probability, sampled_wins, win_probability
-from roclip_audit.sanitize.grouping import first_of_each
 from roclip_audit.sanitize.space import Ranks, Space
 
 N_RIVALS = 5

@@ -60,13 +60,6 @@ def deal_folds(group_N: Tensor, n_folds: int, rng: np.random.Generator) -> Tenso
     return torch.from_numpy(fold_G)[group_N]
 
 
-def first_of_each(number_N: Tensor) -> Tensor:
-    """Return the first row of every number: int64 [max + 1], -1 where a number does not occur."""
-    first = torch.full((int(number_N.max()) + 1 if len(number_N) else 0,), len(number_N), dtype=torch.int64)
-    first.scatter_reduce_(0, number_N, torch.arange(len(number_N)), "amin")
-    return first.masked_fill(first == len(number_N), -1)
-
-
 def duplicates(group_N: Tensor, caption_N: Tensor) -> tuple[Tensor, Tensor]:
     """Count the pairs of every pair's near-duplicate group, and the distinct captions in it: int64 [N] each."""
     distinct = torch.unique(torch.stack([group_N, caption_N], 1), dim=0)

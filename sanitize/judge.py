@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from roclip_audit.core.groups import first_of_each
 from roclip_audit.core.progress import Reporter
 from roclip_audit.core.run import RunFolder
 from roclip_audit.core.schema import EVIDENCE, NEIGHBOURS, RIVALS, Column
@@ -43,7 +44,7 @@ from roclip_audit.sanitize.evidence import (
     read_contest,
     statistic,
 )
-from roclip_audit.sanitize.grouping import duplicates, first_of_each
+from roclip_audit.sanitize.grouping import duplicates
 from roclip_audit.sanitize.neighbour_evidence import (
     caption_vicinity,
     disagreement,

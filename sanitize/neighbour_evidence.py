@@ -11,11 +11,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from roclip_audit.core.groups import first_of_each
 from roclip_audit.core.neighbours import nearest
 from roclip_audit.core.parallel import map_ordered
 from roclip_audit.sanitize.align import Neighbourhood
 from roclip_audit.sanitize.contest import TIE
-from roclip_audit.sanitize.grouping import first_of_each
 
 _BLOCK = 1_024
 

@@ -27,7 +27,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from roclip_audit.sanitize.grouping import duplicates, first_of_each
+from roclip_audit.core.groups import first_of_each
+from roclip_audit.sanitize.grouping import duplicates
 from roclip_audit.sanitize.suspicion import Calibrated
 from roclip_audit.sanitize.traits import Traits
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from roclip_audit.core.groups import first_of_each
 from roclip_audit.sanitize.contest import ContestConfig, count_nearer, count_nearer_both_ways
-from roclip_audit.sanitize.grouping import first_of_each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

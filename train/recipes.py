@@ -35,7 +35,7 @@ def small(n_pairs: int, *, has_gpu: bool) -> Recipe:
     return Recipe(
         model="resnet-64" if has_gpu else "resnet-32",
         epochs=max(LEAST_EPOCHS, min(MOST_EPOCHS, round(1_000_000 / max(1, n_pairs)))),
-        batch_size=256 if n_pairs >= 16_384 else max(2, min(64, n_pairs // 16)),
+        batch_size=256 if n_pairs >= 16_384 else 128 if n_pairs >= 8_192 else max(2, min(64, n_pairs // 16)),
         lr=1e-3,
         match_every=4,
         match_after=0.25,

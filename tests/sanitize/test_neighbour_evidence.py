@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from roclip_audit.core.groups import first_of_each
 from roclip_audit.core.neighbours import nearest
 from roclip_audit.sanitize.align import Neighbourhood
 from roclip_audit.sanitize.contest import TIE
-from roclip_audit.sanitize.grouping import first_of_each
 from roclip_audit.sanitize.neighbour_evidence import caption_vicinity, disagreement, distinct_captions, distinct_images
 from tests.sanitize.spacekit import unit
 

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from roclip_audit.core.neighbours import connected_groups, nearest
+from roclip_audit.core.groups import connected_groups, first_of_each
+from roclip_audit.core.neighbours import nearest
 from roclip_audit.train.data.pictures import Pictures
 
 SIDE_PX: Final = 8
@@ -61,9 +62,7 @@ def _first_of_group(thumbnail_ND: Tensor) -> Tensor:
     else:
         similarity_NK, index_NK = _nearest_in_cells(unit_ND)
     group_N = connected_groups(similarity_NK, index_NK, SAME)
-    first_G = torch.full((int(group_N.max()) + 1,), len(group_N))
-    first_G.scatter_reduce_(0, group_N, torch.arange(len(group_N)), "amin")
-    return first_G[group_N]
+    return first_of_each(group_N)[group_N]
 
 
 def _nearest_in_cells(unit_ND: Tensor) -> tuple[Tensor, Tensor]:
