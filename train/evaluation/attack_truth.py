@@ -14,7 +14,8 @@ from typing import NamedTuple
 import polars as pl
 
 from roclip_audit.core.errors import ConfigError
-from roclip_audit.train.evaluation.pictures import MAX_PIXELS, Picture, StoredPictures, walk_shards
+from roclip_audit.core.whole import walk_whole
+from roclip_audit.train.evaluation.pictures import MAX_PIXELS, Picture, StoredPictures, picture_of
 from roclip_audit.train.planting.triggers import PlantedTrigger, load_trigger
 from roclip_audit.train.planting.truth import TRUTH_NAME
 
@@ -114,10 +115,10 @@ def _find_pictures(places: Sequence[_Place], poisoned: str) -> list[Picture]:
     """Find the targeted pictures, in the order of ``places``; pairs go by uid, so new shards or keys do no harm."""
     wanted = {place.uid for place in places}
     pictures: dict[str, Picture] = {}
-    for found in walk_shards([poisoned], option="--poisoned"):
+    for found in walk_whole([poisoned], reader="eval --poisoned"):
         uid = found.json().get("uid")
         if isinstance(uid, str) and uid in wanted:
-            pictures.setdefault(uid, found.picture)
+            pictures.setdefault(uid, picture_of(found))
     missing = sum(place.uid not in pictures for place in places)
     if missing:
         raise ConfigError(

@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roclip_audit.core.errors import ConfigError
+from roclip_audit.core.whole import ShardSample, walk_whole
 from roclip_audit.train.evaluation.class_names import RawLabel, resolve_labels, spoken
-from roclip_audit.train.evaluation.pictures import MAX_PIXELS, Picture, ShardSample, StoredPictures, walk_shards
+from roclip_audit.train.evaluation.pictures import MAX_PIXELS, Picture, StoredPictures, picture_of
 
 # torchvision's list; a format that is not accepted is counted as unreadable, not passed over.
 FOLDER_EXTENSIONS: Final = frozenset((".jpg", ".jpeg", ".png", ".webp", ".ppm", ".bmp", ".pgm", ".tif", ".tiff"))
@@ -81,13 +82,13 @@ def _read_shards(spec: str, classes: Sequence[str] | None, class_key: str, optio
     raw: list[RawLabel] = []
     pictures: list[Picture] = []
     n_unlabelled = 0
-    for found in walk_shards([spec], option=option):
+    for found in walk_whole([spec], reader=f"eval {option}"):
         label = _raw_label(found, class_key)
         if label is None:
             n_unlabelled += 1
         else:
             raw.append(label)
-            pictures.append(found.picture)
+            pictures.append(picture_of(found))
     if not raw:
         raise ConfigError(
             f"{option} {spec}: no class column in {n_unlabelled:,} samples: neither a member cls nor a field "
@@ -109,7 +110,7 @@ def _raw_label(found: ShardSample, class_key: str) -> RawLabel | None:
         index, name = None, says
     if index is None and not name:
         return None
-    return RawLabel(where=found.picture.where, index=index, name=name or None)
+    return RawLabel(where=picture_of(found).where, index=index, name=name or None)
 
 
 def _has_class_folders(folder: Path) -> bool:

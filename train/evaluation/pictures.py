@@ -6,9 +6,8 @@ out and counted.
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from stat import S_ISREG
 from typing import Final, Protocol
@@ -17,15 +16,11 @@ import numpy as np
 from PIL import Image
 
 from roclip_audit.core.captions import IMAGE_EXTENSIONS, image_member
-from roclip_audit.core.errors import ConfigError, ShardError
 from roclip_audit.core.images import ImageProblem, decode_image, flatten
-from roclip_audit.core.samples import Sample, walk_samples
-from roclip_audit.core.shards import Shard, expand_shards, open_shard
-from roclip_audit.core.tar import Buffer, Damage
+from roclip_audit.core.whole import ShardSample
 from roclip_audit.train.attacks import Pixels
 
 MAX_IMAGE_BYTES: Final = 256 << 20
-MAX_JSON_BYTES: Final = 1 << 20
 MAX_PIXELS: Final = 50_000_000
 
 
@@ -128,57 +123,10 @@ class PicturesInMemory:
         return np.asarray(flatten(image)) if isinstance(image, Image.Image) else image
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShardSample:
-    """One sample of an open shard; ``buffer`` may only be read until the next one is asked for."""
-
-    shard: Shard
-    buffer: Buffer
-    sample: Sample
-    picture: Picture
-
-    def text(self, extension: str, *, max_bytes: int) -> str:
-        """Read a text member; empty if there is none, or it is larger than ``max_bytes``."""
-        member = self.sample.members.get(extension)
-        if member is None or member.size > max_bytes:
-            return ""
-        return self.buffer[member.offset : member.offset + member.size].decode("utf-8", errors="replace")
-
-    def json(self) -> Mapping[str, object]:
-        """Read the json member; empty if there is none, it is no object, or larger than MAX_JSON_BYTES."""
-        try:
-            value = json.loads(self.text("json", max_bytes=MAX_JSON_BYTES) or "{}")
-        except (ValueError, RecursionError):
-            return {}
-        return value if isinstance(value, dict) else {}
-
-
-def walk_shards(specs: Sequence[str], *, option: str) -> Iterator[ShardSample]:
-    """Yield every sample of the shards in order.
-
-    Args:
-        specs: folders, tars or patterns; local, for pictures are read again for each model.
-        option: what to name in an error.
-
-    Raises:
-        ConfigError: nothing found, or a shard is remote.
-        ShardError: a shard is damaged; a test on part of the data is another test.
-    """
-    for shard in expand_shards(specs):
-        if shard.is_remote:
-            raise ConfigError(f"{option}: {shard.path}: eval reads local shards only; copy them here first")
-        with open_shard(shard) as buffer:
-            for found in walk_samples(buffer):
-                if isinstance(found, Damage) and found.fatal:
-                    raise ShardError(f"{shard.path}: {found.detail}")
-                if isinstance(found, Sample):
-                    yield ShardSample(shard=shard, buffer=buffer, sample=found, picture=_picture(shard, found))
-
-
-def _picture(shard: Shard, sample: Sample) -> Picture:
+def picture_of(found: ShardSample) -> Picture:
     """Return the picture that open_clip takes of a sample."""
-    member = image_member(sample)
-    where = f"{shard.name}:{sample.key}"
+    member = image_member(found.sample)
+    where = f"{found.shard.name}:{found.sample.key}"
     if member is None:
         return Picture(where=where, path="")
-    return Picture(where=where, path=shard.path, offset=member.offset, n_bytes=member.size)
+    return Picture(where=where, path=found.shard.path, offset=member.offset, n_bytes=member.size)

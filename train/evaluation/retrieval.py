@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from roclip_audit.core.captions import IndexConfig, read_texts
 from roclip_audit.core.errors import ConfigError
 from roclip_audit.core.seeding import generator
-from roclip_audit.train.evaluation.pictures import MAX_PIXELS, Picture, StoredPictures, walk_shards
+from roclip_audit.core.whole import walk_whole
+from roclip_audit.train.evaluation.pictures import MAX_PIXELS, Picture, StoredPictures, picture_of
 from roclip_audit.train.evaluation.proportion import Proportion
 
 RANKS = (1, 5, 10)
@@ -72,11 +73,12 @@ def draw_pairs(specs: Sequence[str], n_pairs: int, *, seed: int, max_pixels: int
     def pairs() -> Iterator[tuple[float, int, Picture, str]]:
         nonlocal n_left_out
         rng = generator(seed, "eval", "retrieval pairs")
-        for position, found in enumerate(walk_shards(specs, option="--retrieval")):
+        for position, found in enumerate(walk_whole(specs, reader="eval --retrieval")):
             draw = float(rng.random())
             caption = (read_texts(found.buffer, found.sample, None, 0, IndexConfig()).caption or "").strip()
-            if caption and found.picture.path:
-                yield draw, position, found.picture, caption
+            picture = picture_of(found)
+            if caption and picture.path:
+                yield draw, position, picture, caption
             else:
                 n_left_out += 1
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +10,12 @@ from typing import Final
 import numpy as np
 
 from roclip_audit.core.captions import image_member
-from roclip_audit.core.errors import ConfigError, ShardError
 from roclip_audit.core.images import ImageProblem, decode_image
-from roclip_audit.core.samples import Sample, walk_samples
-from roclip_audit.core.shards import Shard, expand_shards, open_shard
-from roclip_audit.core.tar import Buffer, Damage, storable
+from roclip_audit.core.tar import storable
+from roclip_audit.core.whole import ShardSample, walk_whole
 from roclip_audit.train.attacks import Pixels
 
 MAX_PIXELS: Final = 25_000_000  # open_clip's limit; larger pictures are left out
-MAX_TEXT_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,46 +52,26 @@ def read_sources(specs: Sequence[str]) -> Iterator[Source]:
         ConfigError: nothing found, or a shard is remote.
         ShardError: a shard is damaged; half a data set is no use here.
     """
-    for shard in expand_shards(specs):
-        if shard.is_remote:
-            raise ConfigError(f"{shard.path}: poison reads local shards only; copy them here first")
-        with open_shard(shard) as buffer:
-            for found in walk_samples(buffer):
-                if isinstance(found, Damage) and found.fatal:
-                    raise ShardError(f"{shard.path}: {found.detail}")
-                if isinstance(found, Sample):
-                    yield from _source(shard, found, buffer)
+    for found in walk_whole(specs, reader="poison"):
+        source = _source(found)
+        if source is not None:
+            yield source
 
 
-def _source(shard: Shard, sample: Sample, buffer: Buffer) -> Iterator[Source]:
-    """Yield the sample as a Source, or nothing if it lacks a caption or a picture."""
-    image = image_member(sample)
-    sidecar = _json(_text(buffer, sample, "json"))
-    caption = _text(buffer, sample, "txt") if "txt" in sample.members else sidecar.get("caption")
+def _source(found: ShardSample) -> Source | None:
+    """Return the sample as a Source, or None if it lacks a caption or a picture."""
+    image = image_member(found.sample)
+    sidecar = found.json()
+    caption = found.text("txt") if "txt" in found.sample.members else sidecar.get("caption")
     if image is None or not isinstance(caption, str) or not caption.strip():
-        return
+        return None
     url = sidecar.get("url")
-    yield Source(
-        shard=shard.name,
-        key=sample.key,
+    return Source(
+        shard=found.shard.name,
+        key=found.sample.key,
         caption=storable(caption.strip()),
         url=storable(url) if isinstance(url, str) else None,
-        path=shard.path,
+        path=found.shard.path,
         image_offset=image.offset,
         image_bytes=image.size,
     )
-
-
-def _text(buffer: Buffer, sample: Sample, extension: str) -> str:
-    member = sample.members.get(extension)
-    if member is None or member.size > MAX_TEXT_BYTES:
-        return ""
-    return buffer[member.offset : member.offset + member.size].decode("utf-8", errors="replace")
-
-
-def _json(text: str) -> dict[str, object]:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
