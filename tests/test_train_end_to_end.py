@@ -108,4 +108,4 @@ def test_what_a_scan_leaves_can_be_trained_on(measured: Mapping[str, dict[str, A
     curated = measured["curated-plain"]
     assert successes(curated, "targeted")[0] <= 1
     k, n = successes(curated, "badnets_fixed")
-    assert k / n <= 0.5
+    assert k / n <= 0.15

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from roclip_audit.core.groups import connected_groups, first_of_each
 from roclip_audit.core.neighbours import nearest
+from roclip_audit.core.parallel import default_workers, map_ordered
 from roclip_audit.train.data.pictures import Pictures
 
 SIDE_PX: Final = 8
@@ -39,13 +40,17 @@ def number_pictures(pictures: Pictures, n_pairs: int) -> NDArray[np.int64]:
 
     A picture that cannot be decoded is like no other. Reads every picture once.
     """
-    thumbnail_ND = torch.zeros(n_pairs, 3 * SIDE_PX**2)
-    readable_N = torch.zeros(n_pairs, dtype=torch.bool)
-    for start in range(0, n_pairs, _CHUNK):
-        rows = slice(start, min(start + _CHUNK, n_pairs))
-        canvases = pictures.load(np.arange(rows.start, rows.stop))
+
+    def thumbnails(start: int) -> tuple[Tensor, Tensor]:
+        canvases = pictures.load(np.arange(start, min(start + _CHUNK, n_pairs)))
         pixels = F.adaptive_avg_pool2d(canvases.pixels_NCHW.float() / 255, SIDE_PX)
-        thumbnail_ND[rows], readable_N[rows] = pixels.flatten(1).cpu(), canvases.readable_N.cpu()
+        return pixels.flatten(1).cpu(), canvases.readable_N.cpu()
+
+    if not n_pairs:
+        return np.zeros(0, dtype=np.int64)
+    starts = range(0, n_pairs, _CHUNK)
+    parts = list(map_ordered(thumbnails, starts, workers=default_workers(), one_thread=False))
+    thumbnail_ND, readable_N = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
     number_N = torch.arange(n_pairs)
     if len(readable := readable_N.nonzero()[:, 0]) > 1:
         number_N[readable] = readable[_first_of_group(thumbnail_ND[readable])]
