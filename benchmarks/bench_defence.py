@@ -1,7 +1,7 @@
 """The claims of RoCLIP's paper at a scale that can be run: plant attacks, train with each defence, measure.
 
     python benchmarks/data_icon_classes.py package data/icons --pairs 60000
-    python benchmarks/bench_defence.py data/icons --scale cpu      # two cores, under an hour
+    python benchmarks/bench_defence.py data/icons --scale cpu      # 10,000 pairs, 32 pixels; ten minutes an arm
     python benchmarks/bench_defence.py data/icons --scale gpu      # one GPU: 60,000 pairs, 64 pixels, bf16, compiled
 
 For every seed: draw pairs, plant targeted poisoning and a patch backdoor, scan, then train each arm on the same
@@ -31,7 +31,7 @@ from roclip_audit import __version__
 from roclip_audit.cli.scan import scan_and_ingest
 from roclip_audit.core.parallel import default_workers
 from roclip_audit.core.progress import PlainReporter, SilentReporter
-from roclip_audit.core.run import RunFolder, write_json
+from roclip_audit.core.run import RunFolder, work_key, write_json
 from roclip_audit.core.seeding import generator
 from roclip_audit.core.shards import expand_shards
 from roclip_audit.core.significance import wilson_interval
@@ -358,7 +358,7 @@ def main() -> None:
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in options.arms}
     facts: dict[str, Any] = {"scale": options.scale, "scans": {}, "training": {}}
     for seed in options.seeds:
-        folder = options.work / f"{options.scale}-{seed}"
+        folder = options.work / f"{work_key(asdict(scale), options.where)[:8]}-{seed}"
         prepare(options.data, folder, scale, seed)
         if any(ARMS[name].curated for name in options.arms):
             facts["scans"][seed] = scan_once(folder, options.where)

@@ -80,7 +80,7 @@ def assemble(config: TrainConfig, table: PairTable, world: World, reporter: Repo
         towers=towers,
         pictures=pictures,
         tokens=tokens,
-        embedder=PairEmbedder(towers, pictures, tokens, world, len(table)),
+        embedder=PairEmbedder(towers, pictures, tokens, world, len(table), workers=config.workers),
         method=build_method(config.method, _settings(config, len(table), trainable.dim, world.device)),
         optimiser=_optimiser(towers.model, config),
         group_N=uid_groups(table.uid_N),

@@ -21,7 +21,7 @@ from roclip_audit.core.errors import StoreError
 from roclip_audit.core.run import write_atomic
 
 CHECKPOINT_NAME: Final = "checkpoint.safetensors"
-VERSION: Final = 1
+VERSION: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

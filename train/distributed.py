@@ -47,6 +47,12 @@ class World:
         gathered: Tensor = _Gather.apply(local, self)  # type: ignore[no-untyped-call]
         return gathered
 
+    def from_main(self, tensor: Tensor) -> Tensor:
+        """Return the main process's values, written into this one's tensor."""
+        if self.size > 1:
+            dist.broadcast(tensor, src=0)
+        return tensor
+
     def wait(self) -> None:
         """Wait for all ranks."""
         if self.size > 1:

@@ -166,7 +166,10 @@ class Towers:
 class PairEmbedder:
     """Un-augmented features of pairs of the data set; implements ``methods.base.Embedder``."""
 
-    def __init__(self, towers: Towers, pictures: Pictures, tokens: CaptionTokens, world: World, n_pairs: int) -> None:
+    def __init__(
+        self, towers: Towers, pictures: Pictures, tokens: CaptionTokens, world: World, n_pairs: int, *, workers: int = 1
+    ) -> None:
+        self._workers = workers
         self._towers = towers
         self._pictures = pictures
         self._tokens = tokens
@@ -190,8 +193,15 @@ class PairEmbedder:
         return world.gather(torch.cat(parts))[: self._n_pairs].cpu()
 
     def picture_numbers(self) -> NDArray[np.int64]:
-        """Return [N_all] numbers that are equal where pairs show the same picture; every rank reads them all."""
-        return number_pictures(self._pictures, self._n_pairs)
+        """Return [N_all] numbers that are equal where pairs show the same picture; the main process finds them."""
+        world = self._world
+        if world.size == 1:
+            return number_pictures(self._pictures, self._n_pairs, workers=self._workers)
+        number_A = torch.empty(self._n_pairs, dtype=torch.int64, device=world.device)
+        if world.is_main:
+            found = number_pictures(self._pictures, self._n_pairs, workers=self._workers)
+            number_A.copy_(torch.from_numpy(found))
+        return world.from_main(number_A).cpu().numpy()
 
     def _cosines_of(self, pairs: NDArray[np.int64]) -> Tensor:
         canvases = on_device(self._pictures.load(pairs), self._world.device)

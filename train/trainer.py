@@ -255,9 +255,11 @@ class _Run:
                 self.world.part(len(pairs))
             ]
             pixels.append(towers.view(view, canvases, draws_ND.to(device, non_blocking=True)))
-        judge_ND = None if views.judge is None else self.world.gather(towers.embed_images(pixels.pop()))
+        judged = None if views.judge is None else pixels.pop()
         tokens = [tokens_NL.to(device, non_blocking=True) for tokens_NL in batch.tokens_VNL]
         images, texts, scale = towers.features(pixels, tokens)
+        # After the forward pass, in which DDP gives every rank the same running means of batch norm.
+        judge_ND = None if judged is None else self.world.gather(towers.embed_images(judged))
         pair_N = torch.from_numpy(pairs).to(device)
         readable_N = self._readable(batch)
         if readable_N is not None:

@@ -1,6 +1,6 @@
-"""What the contest said of pictures that have several captions: a running mean for each of them.
+"""What the contest said of pictures that occur several times: a running mean for each of them.
 
-A picture with one caption is judged anew each time. N pairs of a batch, A pairs of the data set.
+A picture that occurs once is judged anew each time. N pairs of a batch, A pairs of the data set.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 RATE: Final = 0.3
-"""Weight of an epoch in the running mean, shared by the captions of the picture."""
+"""Weight of an epoch in the running mean, shared by the occurrences of the picture."""
 UNKNOWN: Final = -1.0
 
 
@@ -27,36 +27,40 @@ class Verdicts:
     def __init__(self, n_pairs: int, device: torch.device) -> None:
         self.are_numbered = False
         self.number_A = torch.arange(n_pairs, device=device)
-        self._n_captions_A = torch.ones_like(self.number_A)
+        self._n_times_A = torch.ones_like(self.number_A)
         self.mean_A = torch.full((n_pairs,), UNKNOWN, device=device)
 
     def number(self, number_A: Tensor) -> None:
         """Say which pairs show the same picture: int64 [A], from 0, equal where they do."""
         self.are_numbered = True
         self.number_A.copy_(number_A)
-        self._n_captions_A = torch.bincount(self.number_A, minlength=len(self.number_A))
+        self._n_times_A = torch.bincount(self.number_A, minlength=len(self.number_A))
 
     def joined(self, q_N: Tensor, pair_N: Tensor) -> Tensor:
-        """Take note of rank shares; return them with those of pictures of several captions replaced by their mean.
+        """Take note of rank shares; return them with those of repeated pictures replaced by their mean.
 
         Args:
             q_N: [N] rank shares of a batch, 0 to 1.
             pair_N: [N] their pairs.
         """
         picture_N = self.number_A[pair_N]
-        n_captions_N = self._n_captions_A[picture_N]
+        n_times_N = self._n_times_A[picture_N]
         seen, place_N, n_seen = picture_N.unique(return_inverse=True, return_counts=True)
-        mean = torch.zeros(len(seen), device=q_N.device).index_add_(0, place_N, q_N.float()) / n_seen
+        # In float64, where the sum of a few shares is exact in any order, and so equal on all ranks.
+        sums = torch.zeros(len(seen), dtype=torch.float64, device=q_N.device)
+        mean = (sums.index_add_(0, place_N, q_N.double()) / n_seen).float()
         old = self.mean_A[seen]
-        kept = (1 - RATE) ** (n_seen / self._n_captions_A[seen])
+        kept = (1 - RATE) ** (n_seen / self._n_times_A[seen])
         self.mean_A[seen] = torch.where(old == UNKNOWN, mean, kept * old + (1 - kept) * mean)
-        return torch.where(n_captions_N > 1, self.mean_A[picture_N], q_N)
+        return torch.where(n_times_N > 1, self.mean_A[picture_N], q_N)
 
     def state(self) -> dict[str, Tensor]:
         """Return everything as tensors, for a checkpoint."""
-        return {"number": self.number_A, "mean": self.mean_A}
+        numbers = {"number": self.number_A} if self.are_numbered else {}
+        return {**numbers, "mean": self.mean_A}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Take over what ``state`` returned."""
-        self.number(state["number"])
+        if "number" in state:
+            self.number(state["number"])
         self.mean_A.copy_(state["mean"])

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from roclip_audit.core.errors import StoreError
-from roclip_audit.train.checkpoint import Cursor, read_checkpoint, restore, save_checkpoint
+from roclip_audit.train.checkpoint import VERSION, Cursor, read_checkpoint, restore, save_checkpoint
 
 METHOD = {"pool.rows": torch.arange(6.0).view(2, 3), "pool.cursor": torch.tensor(4)}
 
@@ -108,11 +108,11 @@ def test_a_cut_one_is_damaged(path: Path, n_bytes: int) -> None:
     [
         ({}, "another version"),
         ({"version": "0", "key": "k", "cursor": "{}"}, "another version"),
-        ({"version": "1", "key": "k"}, "damaged"),
-        ({"version": "1", "cursor": "{}"}, "damaged"),
-        ({"version": "1", "key": "k", "cursor": "nonsense"}, "damaged"),
-        ({"version": "1", "key": "k", "cursor": "[1]"}, "damaged"),
-        ({"version": "1", "key": "k", "cursor": '{"mood": 1}'}, "damaged"),
+        ({"version": str(VERSION), "key": "k"}, "damaged"),
+        ({"version": str(VERSION), "cursor": "{}"}, "damaged"),
+        ({"version": str(VERSION), "key": "k", "cursor": "nonsense"}, "damaged"),
+        ({"version": str(VERSION), "key": "k", "cursor": "[1]"}, "damaged"),
+        ({"version": str(VERSION), "key": "k", "cursor": '{"mood": 1}'}, "damaged"),
     ],
 )
 def test_a_foreign_header_is_refused(path: Path, header: dict[str, str], says: str) -> None:

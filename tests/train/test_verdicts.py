@@ -45,6 +45,12 @@ def test_it_goes_on_where_it_was() -> None:
     assert torch.equal(again.joined(torch.tensor([0.3, 0.3]), pairs), verdicts.joined(torch.tensor([0.3, 0.3]), pairs))
 
 
+def test_it_is_as_ignorant_afterwards_if_it_was_saved_before_the_numbers_were_known() -> None:
+    again = Verdicts(3, CPU)
+    again.restore(Verdicts(3, CPU).state())
+    assert not again.are_numbered
+
+
 def test_without_numbers_every_pair_has_a_picture_of_its_own() -> None:
     verdicts = Verdicts(3, CPU)
     assert not verdicts.are_numbered

@@ -79,7 +79,8 @@ class AugmentConfig:
 LIGHT: Final = AugmentConfig(scale=(0.9, 1.0), flip=0.0, jitter=0.0, grey=0.0, blur=0.0)
 """What open_clip trains with."""
 GLIMPSE: Final = AugmentConfig(scale=(0.25, 0.6), jitter=0.0, grey=0.3, blur=0.3)
-"""A part of the picture: of a patch of a quarter of its side near a corner, more than a third is in 46 of 100."""
+"""A part of the picture. Of a patch of a quarter of its side, more than a third is seen in 19 of 100 if it lies in a
+corner, in 46 if it lies a fourteenth of the side from both edges, and nearly always in the middle."""
 
 
 def draw(n_pairs: int, *, seed: int, epoch: int, step: int, view: int) -> Tensor:

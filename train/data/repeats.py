@@ -1,10 +1,10 @@
 """Which pairs show the same picture, so that all captions of one picture can be judged together.
 
 Pictures are compared as thumbnails of 8 x 8 pixels less the mean thumbnail of the data set, with one constant more so
-that two flat pictures are not equal by their noise. From a cosine of ``SAME`` on they are the same: copies of a file,
-also saved again at lower quality (all of 300 icons at JPEG quality 60), and what links to them. Of 15,000 icons of 175
-sets 186 fall into groups, 164 of them planted copies. Crops, flips and edited copies are the scan's business, which
-compares features.
+that two flat pictures are not equal by their noise. From a cosine of ``SAME`` on they are the same: copies of a file in
+any number, and up to ``N_NEIGHBOURS`` that were saved again at lower quality (all of 300 icons at JPEG quality 60). Of
+15,000 icons of 175 sets 186 fall into groups, 164 of them planted copies. Crops, flips and edited copies are the scan's
+business, which compares features.
 
 N pairs, D values of a thumbnail.
 """
@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from roclip_audit.core.groups import connected_groups, first_of_each
 from roclip_audit.core.neighbours import nearest
-from roclip_audit.core.parallel import default_workers, map_ordered
+from roclip_audit.core.parallel import map_ordered
 from roclip_audit.train.data.pictures import Pictures
 
 SIDE_PX: Final = 8
@@ -32,13 +32,13 @@ SAME: Final = 0.995
 N_NEIGHBOURS: Final = 24
 EXACT_UP_TO: Final = 50_000
 """Pairs beyond which only the nearest cells of an inverted index are searched."""
-_CHUNK: Final = 256
+_CHUNK: Final = 32
 
 
-def number_pictures(pictures: Pictures, n_pairs: int) -> NDArray[np.int64]:
+def number_pictures(pictures: Pictures, n_pairs: int, *, workers: int = 1) -> NDArray[np.int64]:
     """Return [n_pairs] a number of the picture of every pair, equal for the same pictures, below ``n_pairs``.
 
-    A picture that cannot be decoded is like no other. Reads every picture once.
+    A picture that cannot be decoded is like no other. Reads every picture once, by so many threads.
     """
 
     def thumbnails(start: int) -> tuple[Tensor, Tensor]:
@@ -49,7 +49,7 @@ def number_pictures(pictures: Pictures, n_pairs: int) -> NDArray[np.int64]:
     if not n_pairs:
         return np.zeros(0, dtype=np.int64)
     starts = range(0, n_pairs, _CHUNK)
-    parts = list(map_ordered(thumbnails, starts, workers=default_workers(), one_thread=False))
+    parts = list(map_ordered(thumbnails, starts, workers=workers))
     thumbnail_ND, readable_N = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
     number_N = torch.arange(n_pairs)
     if len(readable := readable_N.nonzero()[:, 0]) > 1:
@@ -59,6 +59,13 @@ def number_pictures(pictures: Pictures, n_pairs: int) -> NDArray[np.int64]:
 
 def _first_of_group(thumbnail_ND: Tensor) -> Tensor:
     """Return [N] the first row that shows the same picture."""
+    distinct_ND, distinct_N = thumbnail_ND.unique(dim=0, return_inverse=True)  # any number of copies counts as one
+    group_N = _groups(distinct_ND)[distinct_N]
+    return first_of_each(group_N)[group_N]
+
+
+def _groups(thumbnail_ND: Tensor) -> Tensor:
+    """Number the groups of distinct thumbnails that show the same picture: int64 [N]."""
     centred_ND = thumbnail_ND - thumbnail_ND.mean(dim=0)
     floor_N1 = torch.full((len(centred_ND), 1), FLOOR * math.sqrt(centred_ND.shape[1]))
     unit_ND = F.normalize(torch.cat([centred_ND, floor_N1], dim=1), dim=1)
@@ -66,8 +73,7 @@ def _first_of_group(thumbnail_ND: Tensor) -> Tensor:
         similarity_NK, index_NK = nearest(unit_ND, unit_ND, min(N_NEIGHBOURS, len(unit_ND)))
     else:
         similarity_NK, index_NK = _nearest_in_cells(unit_ND)
-    group_N = connected_groups(similarity_NK, index_NK, SAME)
-    return first_of_each(group_N)[group_N]
+    return connected_groups(similarity_NK, index_NK, SAME)
 
 
 def _nearest_in_cells(unit_ND: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,7 @@
 """What `poison` wrote down: which pictures were targeted, which triggers were planted, and where the poisoned data is.
 
-The truth of `train.truth` and the triggers of `train.triggers`; the pictures come from the poisoned shards.
+The truth of `train.planting.truth` and the triggers of `train.planting.triggers`; the pictures come from the poisoned
+shards.
 """
 
 from __future__ import annotations

@@ -17,7 +17,8 @@ from torch import Tensor
 
 ImageView = Literal["whole", "light", "strong", "glimpse"]
 """``whole``: the central square, as evaluation sees it; ``light``: a crop of 90 to 100 %; ``strong``: RoCLIP's;
-``glimpse``: a small crop, in which something planted at one place is mostly out of sight."""
+``glimpse``: a crop of a quarter to three fifths, in which what was planted near a corner is out of sight more often
+than not."""
 TextView = Literal["plain", "eda", "eda_once"]
 """``eda`` is drawn anew for every epoch and changes a tenth of the words; ``eda_once`` is drawn once for the whole run
 and changes at least one word of every caption, as RoCLIP's code does."""

@@ -13,8 +13,8 @@ drawn anew in every epoch.
 
 ``fixed`` has one thing more, the contest of the scan (own work, not in the paper): between the matched epochs a pair is
 trained on its own caption only if that wins against most of the pool. Otherwise plain epochs plant again what matched
-ones pulled out. The contest is held on a *glimpse*, a small crop that mostly does not show what was planted at one
-place: a patch that the model has learned then still cannot speak for its caption. And all captions of one picture are
+ones pulled out. The contest is held on a *glimpse*, a crop that more often than not does not show what was planted near
+a corner: a patch that the model has learned then cannot speak for its caption. And all captions of one picture are
 judged together, by their running mean: of many captions for one picture, which is how a picture is made to mean
 something else, some win by chance, are learned, and help the others to win.
 """
@@ -81,7 +81,8 @@ class RoClip:
             self._views = Views(image=("strong",), text=("eda_once" if pool.strict else "eda",))
         else:
             self._views = Views(image=("light",), text=("plain",))
-        self._verdicts = Verdicts(n_pairs, pool.rows_PD.device) if contest and not pool.strict else None
+        has_contest = contest > 0 and match_every > 1 and not pool.strict  # K = 1 leaves no plain epoch for it
+        self._verdicts = Verdicts(n_pairs, pool.rows_PD.device) if has_contest else None
 
     @classmethod
     def build(cls, settings: MethodSettings) -> Self:

@@ -1,3 +1,1 @@
-"""Dataset sanitization and auditing for image-caption data."""
-
-__version__ = "0.1.0"
+../../src/roclip_audit/__init__.py

@@ -73,3 +73,15 @@ def test_cells_of_an_index_find_what_an_exact_search_finds(monkeypatch: pytest.M
 def test_few_pictures_have_numbers_too() -> None:
     assert number_pictures(flat_canvases(1), 0).tolist() == []
     assert number_pictures(flat_canvases(1), 1).tolist() == [0]
+
+
+def test_more_copies_than_neighbours_are_looked_up_are_one_picture() -> None:
+    rng = np.random.default_rng(0)
+    pixels = torch.from_numpy(rng.integers(0, 256, (90, 3, 16, 16), dtype=np.uint8))
+    pixels[20:50] = pixels[0]
+    pixels[50:80] = (pixels[0].int() + 1).clamp_max(255).to(torch.uint8)
+    n = len(pixels)
+    pictures = ResidentPictures(
+        Canvases(pixels_NCHW=pixels, aspect_N=torch.ones(n), readable_N=torch.ones(n, dtype=torch.bool))
+    )
+    assert set(number_pictures(pictures, n, workers=2)[20:80].tolist()) == {0}
