@@ -285,6 +285,8 @@ def row_of(result: dict[str, Any]) -> dict[str, Any]:
         if attack["pooled"] == 1:
             k, n = row.get(kind, (0, 0))
             row[kind] = (k + attack["success"]["k"], n + attack["success"]["n"])
+            if kind == "backdoor":
+                row["untriggered"] = attack["base_rate"]["share"]
     return row
 
 
@@ -297,7 +299,7 @@ def summarise(rows: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
             k, n = (sum(row[kind][place] for row in of_seed) for place in (0, 1))
             shares = [row[kind][0] / row[kind][1] for row in of_seed]
             line[kind] = {"k": k, "n": n, "wilson": wilson_interval(k, n), "of_seed": shares}
-        for kind in ("zero_shot", "probe"):
+        for kind in ("zero_shot", "probe", "untriggered"):
             line[kind] = {
                 "mean": sum(row[kind] for row in of_seed) / len(of_seed),
                 "of_seed": [row[kind] for row in of_seed],
@@ -315,8 +317,8 @@ def markdown(table: Sequence[dict[str, Any]], facts: dict[str, Any]) -> str:
         f"{facts['seeds']}; {facts['settings']}.",
         "",
         "Targeted: target pictures called the target, all seeds together, with Wilson's 95 % interval. Backdoor: mean "
-        "over seeds of the share of triggered test pictures called the target (lowest to highest). Zero-shot and "
-        "linear probe: mean top-1 over seeds (lowest to highest).",
+        "over seeds of the share of triggered test pictures called the target (lowest to highest); then the same "
+        "share without the trigger. Zero-shot and linear probe: mean top-1 over seeds (lowest to highest).",
         "",
         "| arm | targeted | backdoor | zero-shot | linear probe |",
         "|---|---|---|---|---|",
@@ -325,7 +327,7 @@ def markdown(table: Sequence[dict[str, Any]], facts: dict[str, Any]) -> str:
         low, high = line["targeted"]["wilson"]
         targeted = f"{line['targeted']['k']} of {line['targeted']['n']} ({low:.0%} to {high:.0%})"
         cells = [
-            _spread(line["backdoor"]["of_seed"]),
+            f"{_spread(line['backdoor']['of_seed'])}; {line['untriggered']['mean']:.1%}",
             _spread(line["zero_shot"]["of_seed"]),
             _spread(line["probe"]["of_seed"]),
         ]
