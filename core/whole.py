@@ -23,6 +23,11 @@ class ShardSample:
     buffer: Buffer
     sample: Sample
 
+    @property
+    def where(self) -> str:
+        """Name shard and sample, for a message."""
+        return f"{self.shard.name}:{self.sample.key}"
+
     def text(self, extension: str, *, max_bytes: int = MAX_TEXT_BYTES) -> str:
         """Read a text member; empty if there is none, or it is larger than ``max_bytes``."""
         member = self.sample.members.get(extension)

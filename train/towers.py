@@ -195,8 +195,6 @@ class PairEmbedder:
     def picture_numbers(self) -> NDArray[np.int64]:
         """Return [N_all] numbers that are equal where pairs show the same picture; the main process finds them."""
         world = self._world
-        if world.size == 1:
-            return number_pictures(self._pictures, self._n_pairs, workers=self._workers)
         number_A = torch.empty(self._n_pairs, dtype=torch.int64, device=world.device)
         if world.is_main:
             found = number_pictures(self._pictures, self._n_pairs, workers=self._workers)

@@ -53,24 +53,24 @@ def number_pictures(pictures: Pictures, n_pairs: int, *, workers: int = 1) -> ND
     thumbnail_ND, readable_N = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
     number_N = torch.arange(n_pairs)
     if len(readable := readable_N.nonzero()[:, 0]) > 1:
-        number_N[readable] = readable[_first_of_group(thumbnail_ND[readable])]
+        number_N[readable] = readable[_first_of_group(thumbnail_ND[readable], workers)]
     return number_N.numpy()
 
 
-def _first_of_group(thumbnail_ND: Tensor) -> Tensor:
+def _first_of_group(thumbnail_ND: Tensor, workers: int) -> Tensor:
     """Return [N] the first row that shows the same picture."""
     distinct_ND, distinct_N = thumbnail_ND.unique(dim=0, return_inverse=True)  # any number of copies counts as one
-    group_N = _groups(distinct_ND)[distinct_N]
+    group_N = _groups(distinct_ND, workers)[distinct_N]
     return first_of_each(group_N)[group_N]
 
 
-def _groups(thumbnail_ND: Tensor) -> Tensor:
+def _groups(thumbnail_ND: Tensor, workers: int) -> Tensor:
     """Number the groups of distinct thumbnails that show the same picture: int64 [N]."""
     centred_ND = thumbnail_ND - thumbnail_ND.mean(dim=0)
     floor_N1 = torch.full((len(centred_ND), 1), FLOOR * math.sqrt(centred_ND.shape[1]))
     unit_ND = F.normalize(torch.cat([centred_ND, floor_N1], dim=1), dim=1)
     if len(unit_ND) <= EXACT_UP_TO:
-        similarity_NK, index_NK = nearest(unit_ND, unit_ND, min(N_NEIGHBOURS, len(unit_ND)))
+        similarity_NK, index_NK = nearest(unit_ND, unit_ND, min(N_NEIGHBOURS, len(unit_ND)), workers=workers)
     else:
         similarity_NK, index_NK = _nearest_in_cells(unit_ND)
     return connected_groups(similarity_NK, index_NK, SAME)

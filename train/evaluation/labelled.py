@@ -110,7 +110,7 @@ def _raw_label(found: ShardSample, class_key: str) -> RawLabel | None:
         index, name = None, says
     if index is None and not name:
         return None
-    return RawLabel(where=picture_of(found).where, index=index, name=name or None)
+    return RawLabel(where=found.where, index=index, name=name or None)
 
 
 def _has_class_folders(folder: Path) -> bool:

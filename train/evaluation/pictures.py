@@ -126,7 +126,6 @@ class PicturesInMemory:
 def picture_of(found: ShardSample) -> Picture:
     """Return the picture that open_clip takes of a sample."""
     member = image_member(found.sample)
-    where = f"{found.shard.name}:{found.sample.key}"
     if member is None:
-        return Picture(where=where, path="")
-    return Picture(where=where, path=found.shard.path, offset=member.offset, n_bytes=member.size)
+        return Picture(where=found.where, path="")
+    return Picture(where=found.where, path=found.shard.path, offset=member.offset, n_bytes=member.size)
