@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from roclip_audit.core.words import most, percent
+from roclip_audit.core.words import most, percent, place
 
 FROM: Final = 0.5
 RIGHT_AS_A_WHOLE: Final = 0.02
@@ -45,6 +45,8 @@ class Measured:
     trait_p: float
     texture: float
     patch: float
+    patch_x: float
+    patch_y: float
     anomaly: float
     n_duplicates: int
     n_duplicate_captions: int
@@ -76,7 +78,7 @@ def _sentences(pair: Measured) -> Iterator[_Sentence]:
     for label in pair.campaigns[:1]:
         yield _Sentence(1.0, "trait", f"it belongs to the campaign “{label}”")
     if pair.trait_p <= TRAIT_P:
-        what = "a patch" if pair.patch > pair.texture else "texture"
+        what = f"a patch {place(pair.patch_x, pair.patch_y)}" if pair.patch > pair.texture else "texture"
         text = f"its picture shares {what} with those of similar captions, as {percent(pair.trait_p)} do by chance"
         yield _Sentence(1 - pair.trait_p, "trait", text)
     if pair.risk_reason == "density":

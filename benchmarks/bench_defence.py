@@ -80,7 +80,7 @@ SCALES = {
         n_classes=24,
         n_targets=8,
         targeted_rate=0.0018,
-        backdoor="badnets_fixed:{}:0.007:side=0.25,captions=natural,kind=yellow",
+        backdoor="badnets_fixed:{}:0.012:side=0.25,captions=natural,kind=yellow",
         recipe=replace(small(10_000, has_gpu=False), epochs=40),
     ),
     "gpu": Scale(

@@ -28,6 +28,7 @@ from roclip_audit.core.progress import PlainReporter, Progress
 from roclip_audit.core.run import RunFolder, write_json
 from roclip_audit.core.shards import Shard
 from roclip_audit.sanitize.dataset import Dataset, RowArray
+from roclip_audit.sanitize.detail import DIM, N_PLACES
 from roclip_audit.sanitize.grain import GRAIN_PX
 from roclip_audit.sanitize.judge import align_run, judge_run
 from roclip_audit.sanitize.scan import ScanConfig
@@ -55,6 +56,7 @@ def made_up(n: int, dim: int, mismatched: float, seed: int) -> tuple[Dataset, np
         image_NVF=RowArray.of([image[:, None].astype(np.float16)]),
         text_NG=RowArray.of([text.astype(np.float16)]),
         grain_N=RowArray.of([rng.integers(-40, 40, (n, GRAIN_PX, GRAIN_PX), dtype=np.int8)]),
+        detail_N=RowArray.of([rng.integers(-40, 40, (n, N_PLACES, DIM), dtype=np.int8)]),
     )
     return dataset, is_wrong
 

@@ -134,6 +134,8 @@ EVIDENCE: tuple[Column, ...] = (
     ),
     Column("texture", "DOUBLE", "Shared texture (noise, stripes), in spreads of re-paired controls"),
     Column("patch", "DOUBLE", "Shared patch at the same place, in spreads of re-paired controls"),
+    Column("patch_x", "DOUBLE", "Middle of the place that patch speaks of, share of the image's width, 0 to 1"),
+    Column("patch_y", "DOUBLE", "The same, share of the image's height"),
     Column(
         "anomaly",
         "DOUBLE",

@@ -25,3 +25,10 @@ def most(share: float) -> str:
 def count(n: int, noun: str) -> str:
     """Return ``1 pair``, ``6,881 pairs``; ``noun`` is in the singular."""
     return counted(n, f"{noun}s")
+
+
+def place(x: float, y: float) -> str:
+    """Return where a point of a picture lies, x and y shares of its width and height: ``at the bottom right``."""
+    column = ("left", "middle", "right")[min(2, int(3 * x))]
+    row = ("top", "middle", "bottom")[min(2, int(3 * y))]
+    return "in the middle" if row == column == "middle" else f"at the {row} {column}"

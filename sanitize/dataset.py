@@ -66,6 +66,7 @@ class Dataset:
         image_NVF: features of every view.
         text_NG: features of the captions.
         grain_N: fine structure of the images, rows of [128, 128], see ``sanitize.grain``.
+        detail_N: what their places look like, rows of [1024, 24], see ``sanitize.detail``.
     """
 
     shards: tuple[Shard, ...]
@@ -75,6 +76,7 @@ class Dataset:
     image_NVF: RowArray
     text_NG: RowArray
     grain_N: RowArray
+    detail_N: RowArray
 
     def __len__(self) -> int:
         """Return the number of scored pairs, N."""
@@ -116,6 +118,7 @@ def load_dataset(run: RunFolder, shards: Sequence[Shard]) -> Dataset:
         image_NVF=_memory_mapped(run, shards, "image"),
         text_NG=_memory_mapped(run, shards, "text"),
         grain_N=_memory_mapped(run, shards, "grain"),
+        detail_N=_memory_mapped(run, shards, "detail"),
     )
 
 

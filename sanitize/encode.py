@@ -28,6 +28,7 @@ from roclip_audit.core.schema import PAIRS
 from roclip_audit.core.shards import Shard, open_shard
 from roclip_audit.core.tables import table_writer
 from roclip_audit.core.tar import Buffer
+from roclip_audit.sanitize.detail import DIM, N_PLACES, Canvas, Detail
 from roclip_audit.sanitize.encoders import Encoder
 from roclip_audit.sanitize.grain import GRAIN_PX, grain
 
@@ -97,9 +98,10 @@ def encode_shard(
     """Write the shard's embeddings, decoded sizes and problems.
 
     Reads pairs/<id>.parquet. Writes embeddings/<id>.image.npy (float16 [n, V, D_image]), embeddings/<id>.text.npy
-    (float16 [n, D_text]) and embeddings/<id>.grain.npy (int8 [n, 128, 128], see ``sanitize.grain``), all with a row per
-    scored pair in ordinal order, embeddings/<id>.parquet (a row per pair of
-    the shard: ordinal, width, height, dhash, scored) and problems/encode/<id>.parquet.
+    (float16 [n, D_text]), embeddings/<id>.grain.npy (int8 [n, 128, 128], see ``sanitize.grain``) and
+    embeddings/<id>.detail.npy (int8 [n, 1024, 24], see ``sanitize.detail``), all with a row per scored pair in ordinal
+    order, embeddings/<id>.parquet (a row per pair of the shard: ordinal, width, height, dhash, scored) and
+    problems/encode/<id>.parquet.
 
     Args:
         shard: as the index stage saw it.
@@ -115,8 +117,9 @@ def encode_shard(
 
     Raises:
         ShardError: the shard is unreadable or no longer what was indexed.
-        EncoderError: the encoder put out a value that is not finite in float16.
+        EncoderError: the encoder put out a value that is not finite in float16; the weights for the detail are missing.
     """
+    detail = Detail.load()
     ordinals, rows = _read_rows(run.file("pairs", f"{shard.id}.parquet"))
     seen: list[_Seen] = []
     with (
@@ -124,14 +127,16 @@ def encode_shard(
         open_shard(shard) if rows else nullcontext(b"") as buffer,
         npy_writer(run.file("embeddings", f"{shard.id}.image.npy"), (len(encoder.views), encoder.image_dim)) as images,
         npy_writer(run.file("embeddings", f"{shard.id}.grain.npy"), (GRAIN_PX, GRAIN_PX), "|i1") as grains,
+        npy_writer(run.file("embeddings", f"{shard.id}.detail.npy"), (N_PLACES, DIM), "|i1") as details,
     ):
         batches = _batches(rows, config.batch_size)
-        for batch, features, grain_B in map_ordered(
-            lambda batch: _encode_images(shard, buffer, encoder, config, batch), batches, workers=workers
+        for batch, found in map_ordered(
+            lambda batch: _encode_images(shard, buffer, encoder, detail, config, batch), batches, workers=workers
         ):
             seen.extend(batch)
-            images.append(features)
-            grains.append(grain_B)
+            images.append(found.features)
+            grains.append(found.grain)
+            details.append(found.detail)
             if advance is not None:
                 advance(len(batch), sum(not item.scored for item in batch))
     captions = [item.row.caption for item in seen if item.scored]
@@ -168,21 +173,34 @@ def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
         yield items[start : start + size]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Images:
+    """What readable images gave, a row each: float16 [n, V, D_image], int8 [n, 128, 128] and int8 [n, 1024, 24]."""
+
+    features: np.ndarray
+    grain: np.ndarray
+    detail: np.ndarray
+
+
 def _encode_images(
-    shard: Shard, buffer: Buffer, encoder: Encoder, config: EncodeConfig, batch: Sequence[_Row]
-) -> tuple[list[_Seen], np.ndarray, np.ndarray]:
-    """Decode and embed one batch: what was seen of each row, float16 [n readable, V, D_image], and their grain."""
-    seen, prepared, grains = [], [], []
+    shard: Shard, buffer: Buffer, encoder: Encoder, detail: Detail, config: EncodeConfig, batch: Sequence[_Row]
+) -> tuple[list[_Seen], _Images]:
+    """Decode and embed one batch: what was seen of each row, and what the readable ones gave."""
+    seen, prepared, grains, canvases = [], [], [], []
     for row in batch:
         item, image = _decode_row(shard, buffer, config, row)
         seen.append(item)
         if image is not None:
             prepared.append(encoder.prepare_image(image))
             grains.append(grain(image))
+            canvases.append(Canvas.of(image))
     if not prepared:
         nothing = np.empty((0, len(encoder.views), encoder.image_dim), dtype=np.float16)
-        return seen, nothing, np.empty((0, GRAIN_PX, GRAIN_PX), dtype=np.int8)
-    return seen, _half(encoder.embed_images(np.stack(prepared))), np.stack(grains)
+        return seen, _Images(
+            features=nothing, grain=np.empty((0, GRAIN_PX, GRAIN_PX), dtype=np.int8), detail=detail.look([])
+        )
+    features = _half(encoder.embed_images(np.stack(prepared)))
+    return seen, _Images(features=features, grain=np.stack(grains), detail=detail.look(canvases))
 
 
 def _decode_row(shard: Shard, buffer: Buffer, config: EncodeConfig, row: _Row) -> tuple[_Seen, Image.Image | None]:

@@ -14,15 +14,18 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from roclip_audit.core.errors import ConfigError
 from roclip_audit.core.groups import first_of_each
 from roclip_audit.core.neighbours import nearest
 from roclip_audit.core.parallel import map_ordered
+from roclip_audit.sanitize.align import Neighbourhood
 from roclip_audit.sanitize.contest import ContestConfig, never_wins_probability, sampled_wins, win_probability
 from roclip_audit.sanitize.space import Ranks, Space
 
 N_RIVALS = 5
+N_LED_TO = 16  # images that a caption leads to, and captions that an image leads to
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,6 +186,43 @@ def find_rivals(space: Space, worst_view: np.ndarray, caption_N: Tensor, *, work
         cosine_NK[rows] = cosine
         row_NK[rows] = torch.where(index >= 0, candidates[index.clamp_min(0)], -1)
     return Rivals(row_NK=row_NK, cosine_NK=cosine_NK, own_N=own_N)
+
+
+def sight(space: Space, near: Neighbourhood, *, workers: int) -> Tensor:
+    """Say how much the space sees of a pair's caption and of its image, whatever their pairing: float64 [N].
+
+    The images that are nearest to a caption in the space (copies of its own excluded) carry captions; where those are
+    like it, the space knows what the caption speaks of. A part number or an artist's name leads anywhere. The same the
+    other way round for the image; the two are ranked and added. Higher = sees more.
+    """
+    by_caption_N, by_image_N = torch.zeros(len(near.caption_N)), torch.zeros(len(near.caption_N))
+    for rows, candidates in _in_folds(space.fold_N, near.caption_N):
+        image_BD = functional.normalize(space.image_NVD[rows].mean(1), dim=1)
+        group_B, caption_B = near.group_N[rows], near.caption_N[rows]
+        _, index = nearest(
+            space.text_ND[rows], image_BD, N_LED_TO, query_group_N=group_B, base_group_M=group_B, workers=workers
+        )
+        by_caption_N[rows] = _likeness(near.text_ND, rows, rows, index)
+        _, index = nearest(
+            image_BD,
+            space.text_ND[candidates],
+            N_LED_TO,
+            query_group_N=caption_B,
+            base_group_M=near.caption_N[candidates],
+            workers=workers,
+        )
+        by_image_N[rows] = _likeness(near.image_ND, rows, candidates, index)
+    return rank_of(by_caption_N) + rank_of(by_image_N)
+
+
+def _likeness(vector_ND: Tensor, rows: Tensor, candidates: Tensor, index_BK: Tensor) -> Tensor:
+    """Return how much more alike rows are to the candidates found than to candidates on average: [B]."""
+    mean_D = vector_ND[candidates].mean(0)
+    known_BK = (index_BK >= 0).float()
+    found_BKD = vector_ND[candidates[index_BK.clamp_min(0)]] * known_BK[:, :, None]
+    centre_BD = found_BKD.sum(1) / known_BK.sum(1).clamp_min(1)[:, None]
+    likeness_B: Tensor = (vector_ND[rows] * (centre_BD - mean_D)).sum(1)
+    return likeness_B
 
 
 def cosine_z(space: Space, caption_N: Tensor, n_pool: int, *, workers: int) -> tuple[np.ndarray, np.ndarray]:

@@ -42,6 +42,7 @@ from roclip_audit.sanitize.evidence import (
     find_rivals,
     rank_of,
     read_contest,
+    sight,
     statistic,
 )
 from roclip_audit.sanitize.grouping import duplicates
@@ -111,6 +112,7 @@ def align_run(dataset: Dataset, run: RunFolder, judging: Judging, reporter: Repo
         with reporter.stage("traits", total=len(dataset)) as progress:
             return find_traits(
                 dataset.grain_N,
+                dataset.detail_N,
                 image_NVR,
                 near,
                 cluster_N,
@@ -185,6 +187,7 @@ def judge_run(
             judging.suspicion,
             generator(seed, "suspicion"),
             vicinity=partial(_vicinity, near),
+            sight_N=sight(aligned.spaces[-1], near, workers=workers).numpy(),
         )
         risk = combine(calibrated, aligned.traits, near.group_N, near.caption_N)
         space, ranks = aligned.spaces[-1], aligned.ranks[-1]
@@ -217,6 +220,8 @@ def judge_run(
             "trait_p": aligned.traits.p_N.tolist(),
             "texture": aligned.traits.texture_N.tolist(),
             "patch": aligned.traits.patch_N.tolist(),
+            "patch_x": aligned.traits.patch_x_N.tolist(),
+            "patch_y": aligned.traits.patch_y_N.tolist(),
             **_density(near, judging.evidence),
             "fold": space.fold_N.tolist(),
         }

@@ -14,9 +14,15 @@ with ``pi0`` the share of mismatched pairs. Then, with s the statistic (higher =
 ``f0 / f`` is the odds of "re-paired" in a monotone (isotonic) classifier of re-paired against observed, and ``pi0`` is
 Storey's estimate turned round: in a region where sound pairs are rare, ``P(observed in it) / P(controls in it)``.
 
+Some captions say nothing that an encoder could see, and every image is as good for them as their own. Such pairs look
+like controls whether they are sound or not, so both ``pi0`` and the top of the statistic mean less among them. Where it
+is known how much can be seen of each pair (``sight``), pairs are dealt into strata of it, ``f0 / f`` is estimated in
+each, and no stratum may have a larger ``pi0`` than the half that sees best: what is blind there is not wrong.
+
 Sources: Efron 2010, Large-Scale Inference, chapters 5 and 10 (local false discovery rate); Storey 2002, JRSS B 64
 (pi0); Vovk, Gammerman, Shafer 2005 (conformal p-values). Differs from them: the null here is "unrelated", so the
-interesting pairs are the ones that look null.
+interesting pairs are the ones that look null. Strata: Efron 2008, Annals of Applied Statistics 2, Simultaneous
+inference: when should hypothesis testing problems be combined?
 """
 
 from __future__ import annotations
@@ -30,6 +36,7 @@ from roclip_audit.core.errors import ConfigError
 
 TIE_SHARE = 1e-6
 MIN_TAIL = 60  # pairs that a region would hold if all were mismatched; fewer say too little
+MIN_STRATUM = 400  # pairs; strata of fewer say too little
 MAX_TAIL_SHARE = 0.75  # of the controls; ties may make a region larger than asked for
 
 
@@ -53,6 +60,7 @@ class SuspicionConfig:
         prior_rounds: times that the local share is estimated from the suspicion of the round before.
         tail_shares: shares of the controls' mass, from the top, of the regions in which pi0 is estimated.
         n_bootstrap: resamplings behind the interval.
+        strata: of sight, at most.
     """
 
     controls: int = 8
@@ -60,10 +68,13 @@ class SuspicionConfig:
     prior_rounds: int = 2
     tail_shares: tuple[float, ...] = (0.5, 0.4, 0.3, 0.2)
     n_bootstrap: int = 200
+    strata: int = 5
 
     def __post_init__(self) -> None:
-        if self.controls < 1 or self.n_bootstrap < 2 or not all(0 < share < 1 for share in self.tail_shares):
-            raise ConfigError("suspicion: controls >= 1, n_bootstrap >= 2 and tail shares in (0, 1) are needed")
+        if min(self.controls, self.strata) < 1 or self.n_bootstrap < 2:
+            raise ConfigError("suspicion: controls and strata must be at least 1, n_bootstrap at least 2")
+        if not all(0 < share < 1 for share in self.tail_shares):
+            raise ConfigError("suspicion: tail shares must lie in (0, 1)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +98,7 @@ def calibrate(
     rng: np.random.Generator,
     *,
     vicinity: Vicinity | None = None,
+    sight_N: np.ndarray | None = None,
 ) -> Calibrated:
     """Turn a statistic into suspicion, fdr and p-values.
 
@@ -96,20 +108,26 @@ def calibrate(
         config: see SuspicionConfig.
         rng: breaks ties in p-values and drives the bootstrap.
         vicinity: what lies near every pair; without it the prior is the same everywhere.
+        sight_N: float64 [N], higher where more can be seen of caption and image; without it all are one stratum.
 
     Returns:
-        Calibrated; ``fdr`` falls with ``suspicion``. Without a vicinity ``suspicion`` rises with the statistic.
+        Calibrated; ``fdr`` falls with ``suspicion``. Without vicinity and sight ``suspicion`` rises with the statistic.
     """
     if len(statistic_N) == 0:
         nothing = np.empty(0)
         return Calibrated(nothing, nothing, nothing, Interval(0.0, 0.0, 0.0))
     contamination, least = estimate_contamination(statistic_N, control_NR, config, rng)
-    ratio_N = density_ratio(statistic_N, control_NR.ravel())
-    # Rule of succession: nothing that was learned from so many mismatched pairs is surer than that.
-    most = 1.0 - 1.0 / (2.0 + least * len(statistic_N))
-    posterior_N = np.minimum(most, least * ratio_N)
+    strata = [np.arange(len(statistic_N))] if sight_N is None else _strata(sight_N, config)
+    posterior_N, most_N = np.empty(len(statistic_N)), np.empty(len(statistic_N))
+    shares = [least] if len(strata) == 1 else _shares(statistic_N, control_NR, strata, config, rng)
+    for rows, share in zip(strata, shares, strict=True):
+        # Rule of succession: nothing that was learned from so many mismatched pairs is surer than that.
+        most_N[rows] = 1.0 - 1.0 / (2.0 + share * len(rows))
+        posterior_N[rows] = share * density_ratio(statistic_N[rows], control_NR[rows].ravel())
+    posterior_N = np.minimum(most_N, posterior_N)
     if vicinity is not None:
-        posterior_N = np.minimum(most, with_local_prior(posterior_N, least, vicinity, config))
+        share = sum(share * len(rows) for rows, share in zip(strata, shares, strict=True)) / len(statistic_N)
+        posterior_N = np.minimum(most_N, with_local_prior(posterior_N, share, vicinity, config))
     suspicion_N = _untied(posterior_N, statistic_N)
     return Calibrated(
         suspicion_N=suspicion_N,
@@ -117,6 +135,25 @@ def calibrate(
         p_value_N=conformal_p(statistic_N, control_NR.ravel(), rng),
         contamination=contamination,
     )
+
+
+def _strata(sight_N: np.ndarray, config: SuspicionConfig) -> list[np.ndarray]:
+    """Return the rows of every stratum, equally many, the one that sees least first."""
+    n_strata = max(1, min(config.strata, len(sight_N) // MIN_STRATUM))
+    return list(np.array_split(np.argsort(sight_N, kind="stable"), n_strata))
+
+
+def _shares(
+    statistic_N: np.ndarray,
+    control_NR: np.ndarray,
+    strata: list[np.ndarray],
+    config: SuspicionConfig,
+    rng: np.random.Generator,
+) -> list[float]:
+    """Return the share of mismatched pairs of every stratum, none larger than the mean of the half that sees best."""
+    shares = [estimate_contamination(statistic_N[rows], control_NR[rows], config, rng)[1] for rows in strata]
+    most = float(np.mean(shares[-(len(strata) // 2) :]))
+    return [min(share, most) for share in shares]
 
 
 def with_local_prior(posterior_N: np.ndarray, share: float, vicinity: Vicinity, config: SuspicionConfig) -> np.ndarray:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from roclip_audit.core.seeding import generator
+from roclip_audit.core.words import place
 from roclip_audit.sanitize.campaigns.groups import Group
 from roclip_audit.sanitize.campaigns.patch import Patch, find_patch
 from roclip_audit.sanitize.campaigns.pattern import Pattern, find_pattern
@@ -102,7 +103,7 @@ def _the_picture(picture: Picture) -> Trigger:
 
 
 def _of_pattern(pattern: Pattern, n: int) -> Trigger:
-    where = "over the whole picture" if pattern.covers_all else _where(pattern.box)
+    where = "over the whole picture" if pattern.covers_all else _middle(pattern.box)
     words = f"{len(pattern.carriers)} of {n} suspicious pictures looked at share a pattern {where}"
     return Trigger(picture=pattern.picture, box=pattern.box, p_value=pattern.p_value, words=words)
 
@@ -111,7 +112,7 @@ def _of_patch(patch: Patch, members: list[Picture]) -> Trigger:
     x, y, width, height = patch.box
     sizes = np.array([members[i].size for i in patch.carriers], dtype=np.float64)
     wide, high = (np.median(sizes * patch.boxes[:, 2:], axis=0)).round().astype(int).tolist()
-    where = "at places that vary" if patch.moves else _where(patch.box)
+    where = "at places that vary" if patch.moves else _middle(patch.box)
     words = (
         f"{len(patch.carriers)} of {len(members)} suspicious pictures looked at share a patch of about "
         f"{wide} x {high} px {where}"
@@ -120,8 +121,6 @@ def _of_patch(patch: Patch, members: list[Picture]) -> Trigger:
     return Trigger(picture=patch.picture, box=box, p_value=patch.p_value, words=words)
 
 
-def _where(box: tuple[float, float, float, float]) -> str:
+def _middle(box: tuple[float, float, float, float]) -> str:
     x, y, width, height = box
-    column = ("left", "middle", "right")[min(2, int(3 * (x + width / 2)))]
-    row = ("top", "middle", "bottom")[min(2, int(3 * (y + height / 2)))]
-    return "in the middle" if row == column == "middle" else f"at the {row} {column}"
+    return place(x + width / 2, y + height / 2)

@@ -10,7 +10,8 @@ from roclip_audit.audit.why import Measured, why
 
 QUIET = Measured(
     risk_reason="pairing", q=0.1, q_caption=0.2, worst_view="whole", whole_q=0.1, caption_disagreement=0.3,
-    image_disagreement=None, trait_p=0.6, texture=0.0, patch=0.0, anomaly=0.4, n_duplicates=1, n_duplicate_captions=1,
+    image_disagreement=None, trait_p=0.6, texture=0.0, patch=0.0, patch_x=0.9, patch_y=0.5,
+    anomaly=0.4, n_duplicates=1, n_duplicate_captions=1,
     n_caption_repeats=1, n_neighbours=8,
 )  # fmt: skip
 
@@ -36,7 +37,7 @@ def test_what_chance_would_say_is_no_reason() -> None:
         ({"campaigns": ("banana", "x"), "risk_reason": "trait"}, "it belongs to the campaign “banana”"),
         (
             {"trait_p": 0.0031, "patch": 9.0, "texture": 2.0},
-            "its picture shares a patch with those of similar captions, as 0.31 % do by chance",
+            "its picture shares a patch at the middle right with those of similar captions, as 0.31 % do by chance",
         ),
         (
             {"trait_p": 0.02, "patch": -1.0, "texture": 2.0},

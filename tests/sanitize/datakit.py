@@ -13,6 +13,7 @@ from roclip_audit.core.shards import Shard
 from roclip_audit.sanitize.align import AlignConfig
 from roclip_audit.sanitize.contest import ContestConfig
 from roclip_audit.sanitize.dataset import Dataset, RowArray
+from roclip_audit.sanitize.detail import DIM, N_PLACES
 from roclip_audit.sanitize.evidence import EvidenceConfig
 from roclip_audit.sanitize.grain import GRAIN_PX
 from roclip_audit.sanitize.heads import HeadsConfig
@@ -45,6 +46,7 @@ def as_dataset(image_NVF: np.ndarray, text_NG: np.ndarray, captions: list[str], 
         image_NVF=RowArray.of([image_NVF[start:stop].astype(np.float16) for start, stop in spans]),
         text_NG=RowArray.of([text_NG[start:stop].astype(np.float16) for start, stop in spans]),
         grain_N=RowArray.of([np.zeros((stop - start, GRAIN_PX, GRAIN_PX), dtype=np.int8) for start, stop in spans]),
+        detail_N=RowArray.of([np.zeros((stop - start, N_PLACES, DIM), dtype=np.int8) for start, stop in spans]),
     )
 
 

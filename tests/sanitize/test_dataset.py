@@ -58,7 +58,7 @@ def write_shard(run: RunFolder, name: str, pairs: list[tuple[str, str | None]], 
         for ordinal, is_scored in enumerate(scored):
             table.add((ordinal, 4, 4, 0, is_scored) if is_scored else (ordinal, None, None, None, False))
     values = np.flatnonzero(scored).astype(np.float16)
-    for kind, shape in (("image", (2, 3)), ("text", (4,)), ("grain", (2, 2))):
+    for kind, shape in (("image", (2, 3)), ("text", (4,)), ("grain", (2, 2)), ("detail", (2, 2))):
         with npy_writer(run.file("embeddings", f"{shard.id}.{kind}.npy"), shape) as array:
             array.append(np.broadcast_to(values.reshape(-1, *[1] * len(shape)), (len(values), *shape)))
     return shard

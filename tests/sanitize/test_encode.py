@@ -77,6 +77,8 @@ def encode(path: Path, root: Path, encoder: Encoder, *, workers: int = 2, **sett
     files = {
         "images": run.file("embeddings", f"{shard.id}.image.npy"),
         "texts": run.file("embeddings", f"{shard.id}.text.npy"),
+        "grain": run.file("embeddings", f"{shard.id}.grain.npy"),
+        "detail": run.file("embeddings", f"{shard.id}.detail.npy"),
         "rows": run.file("embeddings", f"{shard.id}.parquet"),
         "problems": run.file("problems/encode", f"{shard.id}.parquet"),
     }

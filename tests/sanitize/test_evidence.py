@@ -9,8 +9,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional
 
 from roclip_audit.core.errors import ConfigError
+from roclip_audit.sanitize.align import Neighbourhood
 from roclip_audit.sanitize.contest import ContestConfig
 from roclip_audit.sanitize.evidence import (
     N_RIVALS,
@@ -19,6 +21,7 @@ from roclip_audit.sanitize.evidence import (
     find_rivals,
     rank_of,
     read_contest,
+    sight,
     statistic,
 )
 from roclip_audit.sanitize.space import Ranks, Space, contest
@@ -152,6 +155,46 @@ def test_the_own_cosine_stands_against_the_pool() -> None:
         assert z[row] == pytest.approx((scores.mean() - own[row]) / scores.std(), abs=1e-3)
     few, _ = cosine_z(drawn.space, drawn.caption_N, 5, workers=1)
     np.testing.assert_array_equal(few, own)
+
+
+def seen_in(n: int, blind_N: torch.Tensor, *, n_folds: int = 2) -> torch.Tensor:
+    """Measure a space in which images and captions of eight topics lie together, but for those that are blind."""
+    rng = torch.Generator().manual_seed(3)
+    topic_N = torch.arange(n) % 8
+    centre = torch.randn(8, 12, generator=rng)
+
+    def around(spread: float) -> torch.Tensor:
+        return functional.normalize(centre[topic_N] + spread * torch.randn(n, 12, generator=rng), dim=1)
+
+    text_ND, image_ND = around(0.3), around(0.3)
+    in_space = torch.where(blind_N[:, None], functional.normalize(torch.randn(n, 12, generator=rng), dim=1), text_ND)
+    fold_N = torch.arange(n) // 8 % n_folds
+    space = Space(name="x", image_NVD=image_ND[:, None], text_ND=in_space, fold_N=fold_N)
+    nothing = torch.zeros(n, 1)
+    near = Neighbourhood(
+        image_ND=image_ND,
+        text_ND=text_ND,
+        image_similarity_NK=nothing,
+        image_index_NK=nothing.long(),
+        caption_similarity_CK=nothing,
+        caption_index_CK=nothing.long(),
+        caption_N=torch.arange(n),
+        group_N=torch.arange(n),
+    )
+    return sight(space, near, workers=2)
+
+
+def test_sight_is_low_where_a_caption_leads_anywhere() -> None:
+    blind_N = torch.zeros(400, dtype=torch.bool)
+    blind_N[:60] = True
+    seen_N = seen_in(400, blind_N)
+    assert seen_N.shape == (400,)
+    assert float(seen_N[blind_N].mean()) < float(seen_N[~blind_N].quantile(0.25))
+
+
+def test_sight_of_very_few_pairs_is_finite() -> None:
+    for n in (1, 2, 3):
+        assert bool(seen_in(n, torch.zeros(n, dtype=torch.bool), n_folds=1).isfinite().all())
 
 
 def test_one_pair_alone_has_finite_evidence() -> None:

@@ -6,17 +6,21 @@ import numpy as np
 import pytest
 import torch
 
-from roclip_audit.sanitize.risk import ORDINARY_P, Risk, combine, duplicates_p, log_factor
+from roclip_audit.sanitize.risk import AS_RARE, ORDINARY_P, Risk, as_rare, combine, duplicates_p, log_factor
 from roclip_audit.sanitize.suspicion import Calibrated, Interval
 from roclip_audit.sanitize.traits import Traits
 
 
-def risk_of(suspicion: list[float], p: list[float], group: list[int] | None = None) -> Risk:
+def risk_of(
+    suspicion: list[float], p: list[float], group: list[int] | None = None, patch: list[float] | None = None
+) -> Risk:
     n = len(suspicion)
     s = np.array(suspicion)
     calibrated = Calibrated(s, s, s, Interval(0.05, 0.04, 0.06))
-    strength = torch.zeros(n, dtype=torch.float64)
-    traits = Traits(texture_N=strength, patch_N=strength, p_N=torch.tensor(p, dtype=torch.float64))
+    nothing = torch.zeros(n, dtype=torch.float64)
+    patch_N = nothing if patch is None else torch.tensor(patch, dtype=torch.float64)
+    p_N = torch.tensor(p, dtype=torch.float64)
+    traits = Traits(texture_N=nothing, patch_N=patch_N, patch_x_N=nothing, patch_y_N=nothing, p_N=p_N)
     return combine(calibrated, traits, torch.tensor(group or list(range(n))), torch.arange(n))
 
 
@@ -70,3 +74,43 @@ def test_a_sure_pairing_stays_finite() -> None:
     found = risk_of([0.0, 1.0], [1e-4, 1e-4]).risk_N
     assert bool(found.isfinite().all())
     assert found[1] > found[0]
+
+
+def test_a_rare_patch_ranks_with_pairings_that_are_more_frequent() -> None:
+    n = 1_000
+    suspicion = [0.9 - 0.8 * x / n for x in range(n)]  # the first are the oddest
+    patch = [0.0] * n
+    patch[900], patch[950], patch[10] = 9.0, 8.0, 7.0
+    found = risk_of(suspicion, [1.0] * n, patch=patch)
+    times = int(AS_RARE["patch"])
+    assert found.risk_N[900] == pytest.approx(suspicion[times - 1])  # the rarest of all
+    assert found.risk_N[950] == pytest.approx(suspicion[2 * times - 1])
+    assert found.risk_N[10] == pytest.approx(suspicion[10])  # odd enough by itself
+    assert [found.reasons[row] for row in (900, 950, 10)] == ["trait", "trait", "pairing"]
+    others = [row for row in range(n) if row not in (900, 950)]
+    assert found.risk_N[others].tolist() == pytest.approx([suspicion[row] for row in others])
+
+
+def test_a_crowd_of_copies_counts_though_its_captions_fit() -> None:
+    n = 1_000
+    suspicion = [0.9 - 0.8 * x / n for x in range(n)]
+    group = [*range(n - 20), *[n] * 20]
+    found = risk_of(suspicion, [1.0] * n, group)
+    assert found.reasons[-20:] == ["duplicates"] * 20
+    assert found.risk_N[-1] == pytest.approx(suspicion[20 * int(AS_RARE["copies"]) - 1])
+
+
+def test_where_copies_are_common_they_move_nothing() -> None:
+    n = 1_000
+    suspicion = [0.9 - 0.8 * x / n for x in range(n)]
+    found = risk_of(suspicion, [1.0] * n, [x // 4 for x in range(n)])
+    assert found.risk_N.tolist() == pytest.approx(suspicion)
+
+
+def test_as_rare_agrees_with_a_plain_search() -> None:
+    rng = torch.Generator().manual_seed(0)
+    value, odds = torch.randint(0, 40, (200,), generator=rng).double(), torch.randn(200, generator=rng).double()
+    found = as_rare(value, odds, 2.5)
+    for row in range(200):
+        rank = math.ceil(2.5 * int((value >= value[row]).sum()))
+        assert found[row] == sorted(odds.tolist(), reverse=True)[min(rank, 200) - 1]

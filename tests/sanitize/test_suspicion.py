@@ -280,7 +280,43 @@ def test_estimates_lie_between_0_and_1() -> None:
     assert (low.estimate, low.low) == (0.0, 0.0)
 
 
-@pytest.mark.parametrize("wrong", [{"controls": 0}, {"n_bootstrap": 1}, {"tail_shares": (0.5, 1.0)}])
+def test_what_cannot_be_seen_is_not_listed_as_wrong() -> None:
+    """Of a third of the pairs nothing can be seen: the sound ones score as controls do."""
+    errors = {True: [], False: []}
+    recalls = []
+    for seed in range(5):
+        statistic, control, mismatched = draw(6_000, 0.06, seed=seed)
+        blind = rng(100 + seed).random(6_000) < 1 / 3
+        statistic[blind] = rng(200 + seed).beta(4, 4, blind.sum())
+        sight = rng(300 + seed).random(6_000) - blind
+        for knows in errors:
+            result = calibrate(statistic, control, CONFIG, rng(seed), sight_N=sight if knows else None)
+            listed = result.fdr_N <= 0.1
+            errors[knows].append((~mismatched)[listed].mean() if listed.any() else 0.0)
+            if knows:
+                recalls.append(listed[mismatched & ~blind].mean())
+    assert np.mean(errors[False]) > 0.4
+    assert np.mean(errors[True]) < 0.15
+    assert np.mean(recalls) > 0.2
+
+
+def test_where_everything_is_seen_alike_strata_change_little() -> None:
+    statistic, control, mismatched = draw(6_000, 0.08, seed=1)
+    plain = calibrate(statistic, control, CONFIG, rng())
+    dealt = calibrate(statistic, control, CONFIG, rng(), sight_N=rng(9).random(6_000))
+    assert dealt.contamination.estimate == pytest.approx(plain.contamination.estimate)
+    assert np.mean(np.abs(dealt.suspicion_N - plain.suspicion_N)) < 0.02
+    assert (~mismatched)[dealt.fdr_N <= 0.1].mean() < 0.15
+
+
+def test_few_pairs_are_one_stratum() -> None:
+    statistic, control, _ = draw(700, 0.1, seed=2)
+    plain = calibrate(statistic, control, CONFIG, rng())
+    dealt = calibrate(statistic, control, CONFIG, rng(), sight_N=rng(9).random(700))
+    assert np.array_equal(plain.suspicion_N, dealt.suspicion_N)
+
+
+@pytest.mark.parametrize("wrong", [{"controls": 0}, {"n_bootstrap": 1}, {"tail_shares": (0.5, 1.0)}, {"strata": 0}])
 def test_refuses_settings_that_cannot_work(wrong: dict[str, int]) -> None:
-    with pytest.raises(ConfigError, match="are needed"):
+    with pytest.raises(ConfigError, match="must"):
         SuspicionConfig(**wrong)  # type: ignore[arg-type]

@@ -37,7 +37,12 @@ def made_run(root: Path, *, joint: bool) -> tuple[RunFolder, Made]:
         pairs.write_parquet(run.file("pairs", f"{shard.id}.parquet"))
         scored = pl.DataFrame({"ordinal": ordinal, "scored": [True] * (N // 2)})
         scored.write_parquet(run.file("embeddings", f"{shard.id}.parquet"))
-        arrays = {"image": made.dataset.image_NVF, "text": made.dataset.text_NG, "grain": made.dataset.grain_N}
+        arrays = {
+            "image": made.dataset.image_NVF,
+            "text": made.dataset.text_NG,
+            "grain": made.dataset.grain_N,
+            "detail": made.dataset.detail_N,
+        }
         for kind, array in ((kind, array[rows]) for kind, array in arrays.items()):
             with npy_writer(run.file("embeddings", f"{shard.id}.{kind}.npy"), tuple(array.shape[1:])) as file:
                 file.append(array.numpy())

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from roclip_audit.sanitize.align import Neighbourhood
+from roclip_audit.sanitize.mates import blocks_of, find_mates
+
+
+def near_of(caption_N: list[int], index_CK: list[list[int]], *, image_ND: Tensor | None = None) -> Neighbourhood:
+    """Say what lies near what; every image is one of its own."""
+    nothing = torch.zeros(len(caption_N), 2)
+    index = torch.tensor(index_CK)
+    return Neighbourhood(
+        image_ND=nothing if image_ND is None else image_ND,
+        text_ND=nothing,
+        image_similarity_NK=nothing,
+        image_index_NK=nothing.long(),
+        caption_similarity_CK=torch.zeros(index.shape),
+        caption_index_CK=index,
+        caption_N=torch.tensor(caption_N),
+        group_N=torch.arange(len(caption_N)),
+    )
+
+
+def mates(caption_N: list[int], index_CK: list[list[int]], k: int) -> Tensor:
+    return find_mates(near_of(caption_N, index_CK), k)
+
+
+def test_mates_are_those_of_the_same_caption_then_of_the_nearest() -> None:
+    found = mates([0, 1, 0, 2], [[2, 1], [0, -1], [1, 0]], 4)
+    assert found.tolist() == [[2, 3, 1, -1], [0, 2, -1, -1], [0, 3, 1, -1], [1, 0, 2, -1]]
+
+
+def test_a_common_caption_leaves_room_for_others() -> None:
+    found = mates([0] * 100 + [1], [[1], [0]], 8)
+    assert (found[0] == 100).any()
+    assert len(set(found[-1].tolist()) - {-1}) == 8  # evenly spaced pairs of the common caption
+
+
+def test_blocks_keep_clusters_together_and_miss_none() -> None:
+    cluster = torch.tensor([2, 0, 2, 5, 2, 0])
+    blocks = [block.tolist() for block in blocks_of(cluster, 2)]
+    assert blocks == [[1, 5], [0, 2], [4], [3]]
