@@ -10,9 +10,9 @@ of which only the part beyond ``ORDINARY_P`` counts: many sound pairs share a fr
 
     odds of risk = odds(s) x factor(trait) / factor(ORDINARY_P) x factor(duplicates) / factor(ORDINARY_P)
 
-Copies count only where their captions are doubtful as well (mean suspicion of the group at least ``DOUBTFUL``): clip
-art has families of hundreds of stars and cards, each under a caption of its own that fits. So a trait raises a doubtful
-pairing to the top and leaves one that fits below it.
+Copies count only where their captions are doubtful as well (mean rank of the group's suspicion, 0 to 1, at least
+``DOUBTFUL``): clip art has families of hundreds of stars and cards, each under a caption of its own that fits. So a
+trait raises a doubtful pairing to the top and leaves one that fits below it.
 
 Where the caption fits, nothing is wrong with the pairing, and yet the pair may be planted: a patch on pictures of the
 target itself, one picture in forty variations. So what is rare enough counts by itself: a pair that shares more of a
@@ -34,6 +34,7 @@ import torch
 from torch import Tensor
 
 from roclip_audit.core.groups import first_of_each
+from roclip_audit.sanitize.evidence import rank_of
 from roclip_audit.sanitize.grouping import duplicates
 from roclip_audit.sanitize.suspicion import Calibrated
 from roclip_audit.sanitize.traits import Traits
@@ -41,7 +42,7 @@ from roclip_audit.sanitize.traits import Traits
 ORDINARY_P = 0.01
 AS_RARE = {"patch": 8.0, "texture": 16.0, "copies": 6.0}
 """How many times rarer than an odd pairing each has to be to rank as high."""
-DOUBTFUL = 0.2
+DOUBTFUL = 0.7
 LEAST_SUSPICION = 1e-4  # below it pairings fit equally well
 REASONS = ("pairing", "trait", "duplicates")
 
@@ -70,15 +71,15 @@ def combine(calibrated: Calibrated, traits: Traits, group_N: Tensor, caption_N: 
     """
     suspicion_N = torch.from_numpy(calibrated.suspicion_N)
     odds_N = torch.logit(suspicion_N.clamp(LEAST_SUSPICION, 1 - 1e-9))
-    doubt_N = (torch.bincount(group_N, weights=suspicion_N) / torch.bincount(group_N).clamp_min(1))[group_N]
+    n_copies_N = torch.bincount(group_N)[group_N].double()
+    doubt_N = torch.bincount(group_N, weights=rank_of(suspicion_N))[group_N] / n_copies_N
     copies_p_N = torch.where(doubt_N >= DOUBTFUL, duplicates_p(group_N, caption_N), 1.0)
     raised_SN = torch.stack([log_factor(p_N) for p_N in (traits.p_N, copies_p_N)])
     share = min(max(calibrated.contamination.estimate, LEAST_SUSPICION), 0.5)
     pairing_N = odds_N + raised_SN.sum(0)
-    copies_N = torch.bincount(group_N)[group_N].double()
     patch_N, texture_N, crowd_N = (
         as_rare(value_N, pairing_N, AS_RARE[name])
-        for name, value_N in (("patch", traits.patch_N), ("texture", traits.texture_N), ("copies", copies_N))
+        for name, value_N in (("patch", traits.patch_N), ("texture", traits.texture_N), ("copies", n_copies_N))
     )
     lifted_SN = torch.stack([torch.maximum(patch_N, texture_N), crowd_N])
     by_reason_SN = torch.cat([(odds_N - math.log(share / (1 - share)))[None], raised_SN])

@@ -150,10 +150,10 @@ def _shares(
     config: SuspicionConfig,
     rng: np.random.Generator,
 ) -> list[float]:
-    """Return the share of mismatched pairs of every stratum, none larger than the mean of the half that sees best."""
-    shares = [estimate_contamination(statistic_N[rows], control_NR[rows], config, rng)[1] for rows in strata]
-    most = float(np.mean(shares[-(len(strata) // 2) :]))
-    return [min(share, most) for share in shares]
+    """Return every stratum's smallest estimate, or the mean estimate of the half that sees best where that is less."""
+    found = [estimate_contamination(statistic_N[rows], control_NR[rows], config, rng) for rows in strata]
+    most = float(np.mean([contamination.estimate for contamination, _ in found[-(len(strata) // 2) :]]))
+    return [min(least, most) for _, least in found]
 
 
 def with_local_prior(posterior_N: np.ndarray, share: float, vicinity: Vicinity, config: SuspicionConfig) -> np.ndarray:

@@ -60,14 +60,15 @@ def test_a_picture_under_many_captions_is_a_duplicate() -> None:
     p = duplicates_p(torch.tensor(group), torch.arange(10_000))
     assert p[:30].tolist() == pytest.approx([2 * 2 / 9_972] * 30)
     assert p[30:].tolist() == [1.0] * 9_970
-    assert risk_of([0.2] * 10_000, [1.0] * 10_000, group).reasons[:31] == ["duplicates"] * 30 + ["pairing"]
+    suspicion = [0.2] * 30 + [0.1] * 9_970
+    assert risk_of(suspicion, [1.0] * 10_000, group).reasons[:31] == ["duplicates"] * 30 + ["pairing"]
 
 
 def test_copies_with_captions_that_fit_are_an_honest_family() -> None:
     group = [0] * 30 + list(range(1, 971))
-    found = risk_of([0.05] * 1000, [1.0] * 1000, group)
-    assert found.reasons == ["pairing"] * 1000
-    assert found.risk_N.tolist() == pytest.approx([0.05] * 1000)
+    suspicion = [0.05] * 30 + [0.02] * 600 + [0.1] * 370  # odder than most, but not than seven of ten
+    found = risk_of(suspicion, [1.0] * 1000, group)
+    assert found.risk_N.tolist() == pytest.approx([0.1] * 30 + suspicion[30:])  # no more than their number asks for
 
 
 def test_a_sure_pairing_stays_finite() -> None:
