@@ -36,7 +36,7 @@ from roclip_audit.core.errors import ConfigError
 
 TIE_SHARE = 1e-6
 MIN_TAIL = 60  # pairs that a region would hold if all were mismatched; fewer say too little
-MIN_STRATUM = 400  # pairs; strata of fewer say too little
+MIN_STRATUM = 1_000  # pairs; strata of fewer say too little
 MAX_TAIL_SHARE = 0.75  # of the controls; ties may make a region larger than asked for
 
 
