@@ -43,6 +43,7 @@ from roclip_audit.core.environment import cpu_features, read_text
 from roclip_audit.core.parallel import default_workers
 from roclip_audit.core.run import RunFolder, write_json
 from roclip_audit.core.shards import Shard, expand_shards, open_shard
+from roclip_audit.sanitize.detail import Detail
 from roclip_audit.sanitize.encode import EncodeConfig, encode_shard
 from roclip_audit.sanitize.encoders import Encoder, build_encoder
 from roclip_audit.sanitize.index import IndexConfig, index_shard
@@ -140,11 +141,11 @@ def compare(shards: list[Shard], n_pairs: int, rounds: int, workers: int, scratc
     folder, run = save_random_model(scratch / "model"), RunFolder(scratch / "run")
     shard, pairs = index_first(shards, run, n_pairs)
     stock, encoder = Stock(folder), build_encoder(f"local-dir:{folder}")
-    config = EncodeConfig(batch_size=BATCH)
+    config, detail = EncodeConfig(batch_size=BATCH), Detail.load()
     timings: list[tuple[Timing, Timing]] = []
     for number in range(rounds + 1):
         slow = timed(lambda: stock.encode(pairs, workers))
-        fast = timed(lambda: encode_shard(shard, run, encoder, config, workers=workers))
+        fast = timed(lambda: encode_shard(shard, run, encoder, config, detail=detail, workers=workers))
         timings.append((slow, fast))
         print(f"round {number}: stock {slow.wall_s:.1f} s, ours {fast.wall_s:.1f} s", file=sys.stderr)
     timings = timings[1:]
@@ -170,8 +171,10 @@ def time_embedded(
     shard: Shard, run: RunFolder, encoder: Encoder, rounds: int, workers: int, n_pairs: int
 ) -> dict[str, Any]:
     """Time the default encoder on the same pairs."""
+    detail = Detail.load()
     work = [
-        timed(lambda: encode_shard(shard, run, encoder, EncodeConfig(), workers=workers)) for _ in range(rounds + 1)
+        timed(lambda: encode_shard(shard, run, encoder, EncodeConfig(), detail=detail, workers=workers))
+        for _ in range(rounds + 1)
     ]
     return {
         "pairs_per_s": spread([n_pairs / timing.wall_s for timing in work[1:]]),

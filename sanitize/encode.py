@@ -92,6 +92,7 @@ def encode_shard(
     encoder: Encoder,
     config: EncodeConfig,
     *,
+    detail: Detail,
     workers: int,
     advance: Advance | None = None,
 ) -> dict[str, int]:
@@ -108,6 +109,7 @@ def encode_shard(
         run: the run folder.
         encoder: called from several threads.
         config: limits and batch sizes.
+        detail: looks at the places of images.
         workers: threads; the files are the same for every number.
         advance: called with (pairs finished, of them unreadable) after each batch of the pairs that the index stage
             marked as scored.
@@ -117,9 +119,8 @@ def encode_shard(
 
     Raises:
         ShardError: the shard is unreadable or no longer what was indexed.
-        EncoderError: the encoder put out a value that is not finite in float16; the weights for the detail are missing.
+        EncoderError: the encoder put out a value that is not finite in float16.
     """
-    detail = Detail.load()
     ordinals, rows = _read_rows(run.file("pairs", f"{shard.id}.parquet"))
     seen: list[_Seen] = []
     with (

@@ -25,6 +25,7 @@ from roclip_audit.sanitize.contest import ContestConfig, never_wins_probability,
 from roclip_audit.sanitize.space import Ranks, Space
 
 N_RIVALS = 5
+_BLOCK = 1_024
 N_LED_TO = 16  # images that a caption leads to, and captions that an image leads to
 
 
@@ -197,7 +198,8 @@ def sight(space: Space, near: Neighbourhood, *, workers: int) -> Tensor:
     """
     by_caption_N, by_image_N = torch.zeros(len(near.caption_N)), torch.zeros(len(near.caption_N))
     for rows, candidates in _in_folds(space.fold_N, near.caption_N):
-        image_BD = functional.normalize(space.image_NVD[rows].mean(1), dim=1)
+        means = [space.image_NVD[some].mean(1) for some in rows.split(_BLOCK)]
+        image_BD = functional.normalize(torch.cat(means), dim=1)
         group_B, caption_B = near.group_N[rows], near.caption_N[rows]
         _, index = nearest(
             space.text_ND[rows], image_BD, N_LED_TO, query_group_N=group_B, base_group_M=group_B, workers=workers
@@ -218,11 +220,13 @@ def sight(space: Space, near: Neighbourhood, *, workers: int) -> Tensor:
 def _likeness(vector_ND: Tensor, rows: Tensor, candidates: Tensor, index_BK: Tensor) -> Tensor:
     """Return how much more alike rows are to the candidates found than to candidates on average: [B]."""
     mean_D = vector_ND[candidates].mean(0)
-    known_BK = (index_BK >= 0).float()
-    found_BKD = vector_ND[candidates[index_BK.clamp_min(0)]] * known_BK[:, :, None]
-    centre_BD = found_BKD.sum(1) / known_BK.sum(1).clamp_min(1)[:, None]
-    likeness_B: Tensor = (vector_ND[rows] * (centre_BD - mean_D)).sum(1)
-    return likeness_B
+    likeness = []
+    for some, index_bK in zip(rows.split(_BLOCK), index_BK.split(_BLOCK), strict=True):
+        known_bK = (index_bK >= 0).float()
+        found_bKD = vector_ND[candidates[index_bK.clamp_min(0)]] * known_bK[:, :, None]
+        centre_bD = found_bKD.sum(1) / known_bK.sum(1).clamp_min(1)[:, None]
+        likeness.append((vector_ND[some] * (centre_bD - mean_D)).sum(1))
+    return torch.cat(likeness)
 
 
 def cosine_z(space: Space, caption_N: Tensor, n_pool: int, *, workers: int) -> tuple[np.ndarray, np.ndarray]:

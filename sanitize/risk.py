@@ -17,7 +17,8 @@ trait raises a doubtful pairing to the top and leaves one that fits below it.
 Where the caption fits, nothing is wrong with the pairing, and yet the pair may be planted: a patch on pictures of the
 target itself, one picture in forty variations. So what is rare enough counts by itself: a pair that shares more of a
 patch than all but a share x of the pairs ranks at least with the 8 x oddest ones (``AS_RARE``), and likewise for
-texture and for copies. Rank for rank, so that where a data set is full of families and copies, they move little.
+texture (both where ``trait_p`` is at most ``UNUSUAL_P``) and for copies. Rank for rank, so that where a data set is
+full of families and copies, they move little.
 
 Risk is not calibrated: ``suspicion`` and ``fdr`` are what a promise can rest on.
 
@@ -42,6 +43,7 @@ from roclip_audit.sanitize.traits import Traits
 ORDINARY_P = 0.01
 AS_RARE = {"patch": 8.0, "texture": 16.0, "copies": 6.0}
 """How many times rarer than an odd pairing each has to be to rank as high."""
+UNUSUAL_P = 0.05  # of a trait that may lift a pair by itself
 DOUBTFUL = 0.7
 LEAST_SUSPICION = 1e-4  # below it pairings fit equally well
 REASONS = ("pairing", "trait", "duplicates")
@@ -81,7 +83,8 @@ def combine(calibrated: Calibrated, traits: Traits, group_N: Tensor, caption_N: 
         as_rare(value_N, pairing_N, AS_RARE[name])
         for name, value_N in (("patch", traits.patch_N), ("texture", traits.texture_N), ("copies", n_copies_N))
     )
-    lifted_SN = torch.stack([torch.maximum(patch_N, texture_N), crowd_N])
+    trait_N = torch.where(traits.p_N <= UNUSUAL_P, torch.maximum(patch_N, texture_N), -torch.inf)
+    lifted_SN = torch.stack([trait_N, crowd_N])
     by_reason_SN = torch.cat([(odds_N - math.log(share / (1 - share)))[None], raised_SN])
     # Where nothing was raised, the pairing is all there is to say.
     by_reason_SN[1:].masked_fill_(raised_SN <= 0, -torch.inf)

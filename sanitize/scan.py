@@ -31,6 +31,7 @@ from roclip_audit.sanitize.campaigns.choice import CampaignConfig
 from roclip_audit.sanitize.campaigns.search import find_campaigns
 from roclip_audit.sanitize.contest import ContestConfig
 from roclip_audit.sanitize.dataset import load_dataset
+from roclip_audit.sanitize.detail import Detail
 from roclip_audit.sanitize.encode import EncodeConfig, encode_shard
 from roclip_audit.sanitize.encoders import Encoder, build_encoder
 from roclip_audit.sanitize.evidence import EvidenceConfig
@@ -40,7 +41,7 @@ from roclip_audit.sanitize.judge import Judging, align_run, judge_run
 from roclip_audit.sanitize.suspicion import Interval, SuspicionConfig
 from roclip_audit.sanitize.traits import TraitConfig
 
-REVISIONS: Final = {"index": 2, "encode": 3, "judge": 7, "campaigns": 3}
+REVISIONS: Final = {"index": 2, "encode": 3, "judge": 8, "campaigns": 3}
 """Raise a stage's number when its code changes what it writes."""
 
 
@@ -139,7 +140,7 @@ def scan(config: ScanConfig, reporter: Reporter) -> ScanReport:
 
     Raises:
         ConfigError: nothing to scan, a setting cannot work, or too few pairs to judge.
-        EncoderError: the encoder cannot be built.
+        EncoderError: the encoder cannot be built, or the weights that look for patches are missing.
     """
     started_at, started = datetime.now(UTC), time.monotonic()
     shards, judging = expand_shards(config.shards), config.judging()
@@ -151,11 +152,11 @@ def scan(config: ScanConfig, reporter: Reporter) -> ScanReport:
     work = _Work(run, reporter)
     run.clear_leftovers()
     with one_thread_each():
-        encoder = build_encoder(config.encoder)
+        encoder, detail = build_encoder(config.encoder), Detail.load()
         indexed = work.index(shards, index_config)
         if not any(one.stats["n_scored"] for one in indexed):
             raise ConfigError(_nothing_to_score(shards, run))
-        encoded = work.encode(shards, indexed, encoder, encode_config, config.workers)
+        encoded = work.encode(shards, indexed, encoder, detail, encode_config, config.workers)
         if not any(one.stats["n_scored"] for one in encoded):
             raise ConfigError(f"{len(shards)} shard(s), but no image can be decoded: {_reasons(shards, run, 'encode')}")
         finished = work.judge(shards, encoded, encoder, judging)
@@ -249,7 +250,13 @@ class _Work:
         return {"n_pairs": 0, "n_scored": 0, "n_problems": 1, "unreadable": True}
 
     def encode(
-        self, shards: Sequence[Shard], indexed: Sequence[_Done], encoder: Encoder, config: EncodeConfig, workers: int
+        self,
+        shards: Sequence[Shard],
+        indexed: Sequence[_Done],
+        encoder: Encoder,
+        detail: Detail,
+        config: EncodeConfig,
+        workers: int,
     ) -> list[_Done]:
         """Embed every shard."""
         done = []
@@ -263,6 +270,7 @@ class _Work:
                         self._run,
                         encoder,
                         config,
+                        detail=detail,
                         workers=workers,
                         advance=lambda n, n_errors: progress.advance(n, n_errors=n_errors),
                     )

@@ -1,12 +1,15 @@
 """Shared patch: is there one place at which an image looks like its mates, and not around it?
 
-For an image and a mate, the channels of every place (``sanitize.detail``) are multiplied; the mean over 3 x 3 places
+For an image and a mate, the channels of every place (``sanitize.detail``) are multiplied. The mean over 3 x 3 places
 less the mean over 13 x 13 around says where the two are more alike than elsewhere, which two drawings of one family
-are not: they are alike all over. At each place the mean over the most alike mates, less the same for images drawn from
-the whole data set, is what the image shares with its caption's surroundings and not with everything. A planted patch
-is one such place; frames and logos of honest families are many. So
+are not: they are alike all over. Patches of a quarter of the side are seen by 7 x 7 less 21 x 21. At each place the
+mean over the most alike mates, less the same for reference images of the whole data set, is what the image shares with
+its caption's surroundings and not with everything: the level. A planted patch is one such place; frames and logos of
+honest families are many. So, at either scale,
 
     strength = level at the strongest place - 1/3 of the level at the strongest place away from it
+
+References that carry the trigger cancel it: an attack on a twelfth of all data is not seen.
 
 Source: own construction; numbers in docs/experiments.md.
 """
@@ -19,6 +22,7 @@ from functools import cache
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from roclip_audit.core.parallel import map_ordered
 from roclip_audit.sanitize.align import Neighbourhood
@@ -28,10 +32,11 @@ from roclip_audit.sanitize.mates import blocks_of
 
 N_STRONGEST = 4  # mates that a level rests on; of a topic's pairs an attack may be a tenth
 N_REFERENCES = 48  # images of the whole data set that say what everything shares
-ALIKE = 0.8  # cosine of the whole view from which a mate is a copy or nearly one
-NEAR_PLACES, AROUND_PLACES, AWAY_PLACES = 3, 13, 5
+ALIKE = 0.8  # cosine of the whole view, its mean over all images taken off, from which a mate is a copy or nearly one
+SCALES = ((3, 13), (7, 21))  # places across that are averaged: at the place, around it
+AWAY_PLACES = 5
 ELSEWHERE = 1 / 3
-_BLOCK = 32  # rows whose mates are in memory at a time: 100 kB each
+_BLOCK = 16  # rows whose mates are in memory at a time: 100 kB each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,13 +44,13 @@ class SharedPatches:
     """What images share with their mates at one place.
 
     Attributes:
-        strength_B: float64 [B].
-        x_B, y_B: float64 [B] in (0, 1), middle of the place, shares of the image's width and height.
+        strength_BS: float64 [B, S], at every scale of SCALES.
+        x_BS, y_BS: float64 [B, S] in (0, 1), middle of the place, shares of the image's width and height.
     """
 
-    strength_B: Tensor
-    x_B: Tensor
-    y_B: Tensor
+    strength_BS: Tensor
+    x_BS: Tensor
+    y_BS: Tensor
 
 
 def find_shared_patches(
@@ -72,58 +77,75 @@ def find_shared_patches(
     n = len(near.group_N)
     reference = torch.linspace(0, n - 1, min(n, N_REFERENCES)).round().long()
     reference_PCR = detail_N[reference].permute(1, 2, 0).contiguous()
-    strength_B, place_B = torch.zeros(len(rows), dtype=torch.float64), torch.zeros(len(rows), dtype=torch.int64)
+    centre_D = near.image_ND.mean(0)
+    strength_BS = torch.zeros(len(rows), len(SCALES), dtype=torch.float64)
+    place_BS = torch.zeros(strength_BS.shape, dtype=torch.int64)
 
     def compare(block: Tensor) -> Tensor:
-        return _levels(rows[block], mates_BK[block], reference, reference_PCR, detail_N, near)
+        mates_bK = mates_BK[block]
+        is_mate_bR = (mates_bK[:, :, None] == reference).any(1)
+        of_mates = _are_other_pictures(rows[block], mates_bK, near, centre_D)
+        of_references = _are_other_pictures(rows[block], reference.expand(len(block), -1), near, centre_D)
+        return _levels(rows[block], mates_bK, of_mates, reference_PCR, of_references & ~is_mate_bR, detail_N)
 
     blocks = list(blocks_of(cluster_B, _BLOCK))
-    for block, level_bP in zip(blocks, map_ordered(compare, blocks, workers=workers), strict=True):
-        strength_B[block], place_B[block] = strongest(level_bP)
+    for block, level_bSP in zip(blocks, map_ordered(compare, blocks, workers=workers), strict=True):
+        strength_BS[block], place_BS[block] = strongest(level_bSP)
         advance(len(block))
-    x_B, y_B = ((place.double() + 0.5) / GRID for place in (place_B % GRID, place_B // GRID))
-    return SharedPatches(strength_B=strength_B, x_B=x_B, y_B=y_B)
+    x_BS, y_BS = ((place.double() + 0.5) / GRID for place in (place_BS % GRID, place_BS // GRID))
+    return SharedPatches(strength_BS=strength_BS, x_BS=x_BS, y_BS=y_BS)
 
 
 def _levels(
-    rows: Tensor, mates_BK: Tensor, reference: Tensor, reference_PCR: Tensor, detail_N: RowArray, near: Neighbourhood
+    rows: Tensor,
+    mates_BK: Tensor,
+    mate_counts_BK: Tensor,
+    reference_PCR: Tensor,
+    reference_counts_BR: Tensor,
+    detail_N: RowArray,
 ) -> Tensor:
-    """Return how much more alike each place is to mates than to the references: float32 [B, P]."""
+    """Return how much more alike each place is to mates than to the references: float32 [B, S, P]."""
     everyone, place = torch.unique(torch.cat([rows, mates_BK.clamp_min(0).flatten()]), return_inverse=True)
     detail_UPC = detail_N[everyone]
     own_BPC, mate_BK = detail_UPC[place[: len(rows)]], place[len(rows) :].reshape(mates_BK.shape)
-    counts_BK = (mates_BK >= 0) & _are_other_pictures(rows, mates_BK.clamp_min(0), near)
-    of_mates = [
-        torch.einsum("kpc,pc->kp", detail_UPC[mate_K[counts_K]], own_PC)
-        for own_PC, mate_K, counts_K in zip(own_BPC, mate_BK, counts_BK, strict=True)
-    ]
-    level_BP = torch.stack([level_of(match_KP, mates_BK.shape[1]) for match_KP in of_mates])
-    of_references = torch.bmm(own_BPC.transpose(0, 1), reference_PCR).permute(1, 2, 0)
-    other_BR = _are_other_pictures(rows, reference.expand(len(rows), -1), near)
-    by_chance = [
-        level_of(match_RP[other_R], len(reference)) for match_RP, other_R in zip(of_references, other_BR, strict=True)
-    ]
-    return (level_BP - torch.stack(by_chance)) / UNIT**2
+    of_mates = torch.stack(
+        [
+            level_of(torch.einsum("kpc,pc->kp", detail_UPC[mate_K[counts_K]], own_PC), len(mate_K))
+            for own_PC, mate_K, counts_K in zip(own_BPC, mate_BK, mate_counts_BK, strict=True)
+        ]
+    )
+    match_BRP = torch.bmm(own_BPC.transpose(0, 1), reference_PCR).permute(1, 2, 0)
+    of_references = torch.stack(
+        [
+            level_of(match_RP[counts_R], len(counts_R))
+            for match_RP, counts_R in zip(match_BRP, reference_counts_BR, strict=True)
+        ]
+    )
+    return (of_mates - of_references) / UNIT**2
 
 
-def _are_other_pictures(rows: Tensor, others_BK: Tensor, near: Neighbourhood) -> Tensor:
-    """Tell which of some images are no copies of each row's, or nearly: bool [B, K]."""
-    likeness_BK = (near.image_ND[others_BK] @ near.image_ND[rows][:, :, None])[:, :, 0]
-    return (near.group_N[others_BK] != near.group_N[rows][:, None]) & (likeness_BK <= ALIKE)
+def _are_other_pictures(rows: Tensor, others_BK: Tensor, near: Neighbourhood, centre_D: Tensor) -> Tensor:
+    """Tell which of some images (-1 for none) are no copies of each row's, or nearly: bool [B, K]."""
+    own_B1D = functional.normalize(near.image_ND[rows] - centre_D, dim=1)[:, None]
+    other_BKD = functional.normalize(near.image_ND[others_BK.clamp_min(0)] - centre_D, dim=2)
+    is_another_BK = near.group_N[others_BK.clamp_min(0)] != near.group_N[rows][:, None]
+    return (others_BK >= 0) & is_another_BK & ((other_BKD * own_B1D).sum(2) <= ALIKE)
 
 
 def level_of(match_KP: Tensor, n_asked: int) -> Tensor:
-    """Return how much more alike an image is at each place than around it, over the most alike of K others: [P].
+    """Return how much more alike an image is at each place than around it, over the most alike of K others: [S, P].
 
     Args:
         match_KP: products of the channels; K may be 0.
         n_asked: others that were to be compared with; those that are missing are neither alike nor unlike.
     """
     grid_KGG = match_KP.reshape(-1, GRID, GRID)
-    local_KP = (_mean_around(grid_KGG, NEAR_PLACES) - _mean_around(grid_KGG, AROUND_PLACES)).view(-1, N_PLACES)
-    missing = max(0, min(N_STRONGEST, n_asked) - len(local_KP))
-    local_KP = torch.cat([local_KP, local_KP.new_zeros(missing, N_PLACES)])
-    return local_KP.T.contiguous().topk(min(N_STRONGEST, len(local_KP)), dim=1).values.mean(1)
+    local_SKP = torch.stack([_mean_around(grid_KGG, at) - _mean_around(grid_KGG, around) for at, around in SCALES])
+    local_SKP = local_SKP.reshape(len(SCALES), -1, N_PLACES)
+    missing = max(0, min(N_STRONGEST, n_asked) - len(match_KP))
+    local_SKP = torch.cat([local_SKP, local_SKP.new_zeros(len(SCALES), missing, N_PLACES)], dim=1)
+    local_SPK = local_SKP.transpose(1, 2).contiguous()
+    return local_SPK.topk(min(N_STRONGEST, local_SPK.shape[2]), dim=2).values.mean(2)
 
 
 def _mean_around(grid_KGG: Tensor, side: int) -> Tensor:
@@ -140,12 +162,12 @@ def _band(side: int) -> Tensor:
     return near_GG / near_GG.sum(1, keepdim=True)
 
 
-def strongest(level_BP: Tensor) -> tuple[Tensor, Tensor]:
-    """Return strength, float64 [B], and the strongest place, int64 [B]."""
-    best_B, place_B = level_BP.max(1)
+def strongest(level_BSP: Tensor) -> tuple[Tensor, Tensor]:
+    """Return strength, float64 [B, S], and the strongest place, int64 [B, S]."""
+    best_BS, place_BS = level_BSP.max(2)
     across, down = torch.arange(N_PLACES) % GRID, torch.arange(N_PLACES) // GRID
-    away_BP = ((across - across[place_B][:, None]).abs() > AWAY_PLACES) | (
-        (down - down[place_B][:, None]).abs() > AWAY_PLACES
+    away_BSP = ((across - across[place_BS][..., None]).abs() > AWAY_PLACES) | (
+        (down - down[place_BS][..., None]).abs() > AWAY_PLACES
     )
-    elsewhere_B = level_BP.masked_fill(~away_BP, -torch.inf).amax(1)
-    return (best_B - ELSEWHERE * elsewhere_B).double(), place_B
+    elsewhere_BS = level_BSP.masked_fill(~away_BSP, -torch.inf).amax(2)
+    return (best_BS - ELSEWHERE * elsewhere_BS).double(), place_BS

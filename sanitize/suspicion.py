@@ -17,7 +17,7 @@ Storey's estimate turned round: in a region where sound pairs are rare, ``P(obse
 Some captions say nothing that an encoder could see, and every image is as good for them as their own. Such pairs look
 like controls whether they are sound or not, so both ``pi0`` and the top of the statistic mean less among them. Where it
 is known how much can be seen of each pair (``sight``), pairs are dealt into strata of it, ``f0 / f`` is estimated in
-each, and no stratum may have a larger ``pi0`` than the half that sees best: what is blind there is not wrong.
+each, and no stratum may have a larger ``pi0`` than the ``SEEING`` that see best: what is blind is not wrong.
 
 Sources: Efron 2010, Large-Scale Inference, chapters 5 and 10 (local false discovery rate); Storey 2002, JRSS B 64
 (pi0); Vovk, Gammerman, Shafer 2005 (conformal p-values). Differs from them: the null here is "unrelated", so the
@@ -27,6 +27,7 @@ inference: when should hypothesis testing problems be combined?
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -36,6 +37,7 @@ from roclip_audit.core.errors import ConfigError
 
 TIE_SHARE = 1e-6
 MIN_TAIL = 60  # pairs that a region would hold if all were mismatched; fewer say too little
+SEEING = 0.4  # share of the pairs, those of most sight
 MIN_STRATUM = 1_000  # pairs; strata of fewer say too little
 MAX_TAIL_SHARE = 0.75  # of the controls; ties may make a region larger than asked for
 
@@ -118,16 +120,17 @@ def calibrate(
         return Calibrated(nothing, nothing, nothing, Interval(0.0, 0.0, 0.0))
     contamination, least = estimate_contamination(statistic_N, control_NR, config, rng)
     strata = [np.arange(len(statistic_N))] if sight_N is None else _strata(sight_N, config)
-    posterior_N, most_N = np.empty(len(statistic_N)), np.empty(len(statistic_N))
-    shares = [least] if len(strata) == 1 else _shares(statistic_N, control_NR, strata, config, rng)
+    shares = [least] if len(strata) == 1 else _shares(statistic_N, control_NR, strata, least, config, rng)
+    posterior_N = np.empty(len(statistic_N))
     for rows, share in zip(strata, shares, strict=True):
-        # Rule of succession: nothing that was learned from so many mismatched pairs is surer than that.
-        most_N[rows] = 1.0 - 1.0 / (2.0 + share * len(rows))
         posterior_N[rows] = share * density_ratio(statistic_N[rows], control_NR[rows].ravel())
-    posterior_N = np.minimum(most_N, posterior_N)
+    # Rule of succession: nothing that was learned from so many mismatched pairs is surer than that.
+    n_mismatched = sum(share * len(rows) for rows, share in zip(strata, shares, strict=True))
+    most = 1.0 - 1.0 / (2.0 + n_mismatched)
+    posterior_N = np.minimum(most, posterior_N)
     if vicinity is not None:
-        share = sum(share * len(rows) for rows, share in zip(strata, shares, strict=True)) / len(statistic_N)
-        posterior_N = np.minimum(most_N, with_local_prior(posterior_N, share, vicinity, config))
+        share = n_mismatched / len(statistic_N)
+        posterior_N = np.minimum(most, with_local_prior(posterior_N, share, vicinity, config))
     suspicion_N = _untied(posterior_N, statistic_N)
     return Calibrated(
         suspicion_N=suspicion_N,
@@ -147,13 +150,22 @@ def _shares(
     statistic_N: np.ndarray,
     control_NR: np.ndarray,
     strata: list[np.ndarray],
+    least: float,
     config: SuspicionConfig,
     rng: np.random.Generator,
 ) -> list[float]:
-    """Return every stratum's smallest estimate, or the mean estimate of the half that sees best where that is less."""
-    found = [estimate_contamination(statistic_N[rows], control_NR[rows], config, rng) for rows in strata]
-    most = float(np.mean([contamination.estimate for contamination, _ in found[-(len(strata) // 2) :]]))
-    return [min(least, most) for _, least in found]
+    """Return the share of mismatched pairs of every stratum.
+
+    It is the stratum's estimate, but between half and all of what is estimated for the pairs that see best. Where
+    nothing can be said of those it is ``least``, the smallest estimate over all pairs.
+    """
+    by_sight = np.concatenate(strata)
+    seeing = by_sight[-math.ceil(SEEING * len(by_sight)) :]
+    most, _ = estimate_contamination(statistic_N[seeing], control_NR[seeing], config, rng)
+    if most.high - most.low >= 1.0:
+        return [least] * len(strata)
+    found = [estimate_contamination(statistic_N[rows], control_NR[rows], config, rng)[0] for rows in strata]
+    return [float(np.clip(one.estimate, most.estimate / 2, most.estimate)) for one in found]
 
 
 def with_local_prior(posterior_N: np.ndarray, share: float, vicinity: Vicinity, config: SuspicionConfig) -> np.ndarray:

@@ -30,6 +30,8 @@ from roclip_audit.sanitize.mates import find_mates
 from roclip_audit.sanitize.shared_patch import SharedPatches, find_shared_patches
 from roclip_audit.sanitize.shared_texture import SharedTextures, TextureScale, find_shared_textures
 
+LEAST_SPREAD = 0.01  # of the strengths of controls: where all are equal, nothing is far from them
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraitConfig:
@@ -60,7 +62,7 @@ class Traits:
 
     Attributes:
         texture_N, patch_N: float64 [N], in units of the controls' spread.
-        patch_x_N, patch_y_N: float64 [N] in (0, 1], the place that ``patch_N`` speaks of, shares of width and height.
+        patch_x_N, patch_y_N: float64 [N] in (0, 1), the place that ``patch_N`` speaks of, shares of width and height.
         p_N: float64 [N] in (0, 1]: smallest of the two p-values, doubled (Bonferroni).
     """
 
@@ -113,17 +115,25 @@ def find_traits(
     chance = textures(sample, partner)
     scale = TextureScale.of(chance, most_alike=config.most_alike, n_strongest=config.n_strongest)
     texture_N = scale.strength(textures(everyone, everyone))
-    patch, patch_by_chance = patches(everyone, everyone, advance), patches(sample, partner).strength_B
-    middle, high = np.quantile(patch_by_chance.numpy(), [0.5, 0.84])
+    patch, by_chance = patches(everyone, everyone, advance), patches(sample, partner).strength_BS
+    middle_S, spread_S = _spread_of(by_chance)
+    patch_NS, chance_BS = ((strength - middle_S) / spread_S for strength in (patch.strength_BS, by_chance))
+    patch_N, scale_N = patch_NS.max(1)
     p_of_texture_N = share_at_least(scale.strength(chance), texture_N)
-    p_of_patch_N = share_at_least(patch_by_chance, patch.strength_B)
+    p_of_patch_N = share_at_least(chance_BS.amax(1), patch_N)
     return Traits(
         texture_N=texture_N,
-        patch_N=(patch.strength_B - float(middle)) / max(float(high - middle), 1e-6),
-        patch_x_N=patch.x_B,
-        patch_y_N=patch.y_B,
+        patch_N=patch_N,
+        patch_x_N=patch.x_BS.gather(1, scale_N[:, None])[:, 0],
+        patch_y_N=patch.y_BS.gather(1, scale_N[:, None])[:, 0],
         p_N=(2 * torch.minimum(p_of_texture_N, p_of_patch_N)).clamp_max(1.0),
     )
+
+
+def _spread_of(strength_BS: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the median of every column, and how far above it the 84 % quantile lies: float64 [S] each."""
+    middle_S, high_S = np.quantile(strength_BS.numpy(), [0.5, 0.84], axis=0)
+    return torch.from_numpy(middle_S), torch.from_numpy(np.maximum(high_S - middle_S, LEAST_SPREAD))
 
 
 def share_at_least(chance: Tensor, value_N: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ def test_a_stamp_is_the_same_on_pictures_of_other_shapes_and_sizes() -> None:
 
 
 def test_white_bars_of_the_letterbox_are_not_read() -> None:
-    """A dark picture twice as wide as high is dark everywhere, its first and last row too."""
+    """A dark picture twice as wide as high is dark everywhere, but for the places beside the bars, which see them."""
     grid = look(Image.new("RGB", (128, 64), (20, 20, 20))).reshape(GRID, GRID, DIM).astype(float)
     middle = grid[GRID // 2, GRID // 2]
     assert np.abs(grid[4:-4, 4:-4] - middle).max() <= 1

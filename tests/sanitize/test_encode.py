@@ -18,11 +18,13 @@ from roclip_audit.core.images import decode_image, dhash
 from roclip_audit.core.run import RunFolder
 from roclip_audit.core.schema import PROBLEMS
 from roclip_audit.core.shards import Shard, expand_shards
+from roclip_audit.sanitize.detail import Canvas, Detail
 from roclip_audit.sanitize.encode import ENCODED, EncodeConfig, encode_shard
 from roclip_audit.sanitize.encoders import Encoder, build_encoder
+from roclip_audit.sanitize.grain import grain
 from roclip_audit.sanitize.index import IndexConfig, index_shard
 from tests.encoderkit import save_tiny_clip
-from tests.shardkit import Sample, draw_samples, make_shard, sample
+from tests.shardkit import Sample, draw, draw_samples, make_shard, sample
 
 
 @dataclass
@@ -57,6 +59,8 @@ class Encoded:
 
     images: np.ndarray
     texts: np.ndarray
+    grain: np.ndarray
+    detail: np.ndarray
     rows: list[dict[str, Any]]
     problems: list[dict[str, Any]]
     stats: dict[str, int]
@@ -73,7 +77,8 @@ def indexed(path: Path, root: Path) -> tuple[Shard, RunFolder]:
 def encode(path: Path, root: Path, encoder: Encoder, *, workers: int = 2, **settings: Any) -> Encoded:
     advance = settings.pop("advance", None)
     shard, run = indexed(path, root)
-    stats = encode_shard(shard, run, encoder, EncodeConfig(**settings), workers=workers, advance=advance)
+    config, detail = EncodeConfig(**settings), Detail.load()
+    stats = encode_shard(shard, run, encoder, config, detail=detail, workers=workers, advance=advance)
     files = {
         "images": run.file("embeddings", f"{shard.id}.image.npy"),
         "texts": run.file("embeddings", f"{shard.id}.text.npy"),
@@ -85,6 +90,8 @@ def encode(path: Path, root: Path, encoder: Encoder, *, workers: int = 2, **sett
     return Encoded(
         images=np.load(files["images"]),
         texts=np.load(files["texts"]),
+        grain=np.load(files["grain"]),
+        detail=np.load(files["detail"]),
         rows=pq.read_table(files["rows"]).to_pylist(),
         problems=pq.read_table(files["problems"]).to_pylist(),
         stats=stats,
@@ -156,9 +163,22 @@ def test_each_bad_image_is_a_row_with_its_reason_and_the_rest_stays_aligned(run_
     assert encoded.stats == {"n_pairs": 10, "n_scored": 4, "n_problems": 6}
 
 
+def test_grain_and_detail_are_those_of_the_scored_pairs_in_order(run_encode: Callable[..., Encoded]) -> None:
+    """An unreadable image between readable ones moves nothing."""
+    drawn = [
+        draw("circle", colour, rng=np.random.default_rng(n)) for n, colour in enumerate(("red", "blue", "green", "red"))
+    ]
+    pictures = [Image.open(io.BytesIO(data)).convert("RGB") for data in drawn]
+    samples = [sample(str(n), image=data) for n, data in enumerate(drawn)]
+    encoded = run_encode([*samples[:2], sample("junk", image=b"junk"), *samples[2:]], batch_size=2)
+    assert np.array_equal(encoded.grain, np.stack([grain(picture) for picture in pictures]))
+    looked = Detail.load().look([Canvas.of(picture) for picture in pictures])
+    assert np.abs(encoded.detail.astype(int) - looked).max() <= 1
+
+
 def test_columns_are_those_of_the_schema(tmp_path: Path) -> None:
     shard, run = indexed(make_shard(tmp_path / "x.tar", draw_samples(2)), tmp_path / "run")
-    encode_shard(shard, run, MeanColour(), EncodeConfig(), workers=1)
+    encode_shard(shard, run, MeanColour(), EncodeConfig(), detail=Detail.load(), workers=1)
     rows = pq.read_schema(run.file("embeddings", f"{shard.id}.parquet"))
     problems = pq.read_schema(run.file("problems/encode", f"{shard.id}.parquet"))
     assert rows.names == [column.name for column in ENCODED] == ["ordinal", "width", "height", "dhash", "scored"]
@@ -224,7 +244,7 @@ class Broken(MeanColour):
 def test_values_that_are_not_finite_are_an_error(tmp_path: Path) -> None:
     shard, run = indexed(make_shard(tmp_path / "x.tar", draw_samples(2)), tmp_path / "run")
     with pytest.raises(EncoderError, match="not finite"):
-        encode_shard(shard, run, Broken(), EncodeConfig(), workers=1)
+        encode_shard(shard, run, Broken(), EncodeConfig(), detail=Detail.load(), workers=1)
     assert not list((tmp_path / "run" / "embeddings").iterdir())
 
 
@@ -233,9 +253,9 @@ def test_a_shard_that_changed_since_it_was_indexed_is_an_error(tmp_path: Path) -
     shard, run = indexed(path, tmp_path / "run")
     make_shard(path, draw_samples(1))
     with pytest.raises(ShardError, match=r"x\.tar"):
-        encode_shard(shard, run, MeanColour(), EncodeConfig(), workers=1)
+        encode_shard(shard, run, MeanColour(), EncodeConfig(), detail=Detail.load(), workers=1)
     with pytest.raises(ShardError, match="shorter than when it was indexed"):
-        encode_shard(expand_shards([str(path)])[0], run, MeanColour(), EncodeConfig(), workers=1)
+        encode_shard(expand_shards([str(path)])[0], run, MeanColour(), EncodeConfig(), detail=Detail.load(), workers=1)
 
 
 @pytest.mark.parametrize("settings", [{"batch_size": 0}, {"max_pixels": 0}, {"max_image_bytes": -1}])

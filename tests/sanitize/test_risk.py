@@ -82,7 +82,8 @@ def test_a_rare_patch_ranks_with_pairings_that_are_more_frequent() -> None:
     suspicion = [0.9 - 0.8 * x / n for x in range(n)]  # the first are the oddest
     patch = [0.0] * n
     patch[900], patch[950], patch[10] = 9.0, 8.0, 7.0
-    found = risk_of(suspicion, [1.0] * n, patch=patch)
+    p = [0.01 if value else 1.0 for value in patch]
+    found = risk_of(suspicion, p, patch=patch)
     times = int(AS_RARE["patch"])
     assert found.risk_N[900] == pytest.approx(suspicion[times - 1])  # the rarest of all
     assert found.risk_N[950] == pytest.approx(suspicion[2 * times - 1])
@@ -90,6 +91,13 @@ def test_a_rare_patch_ranks_with_pairings_that_are_more_frequent() -> None:
     assert [found.reasons[row] for row in (900, 950, 10)] == ["trait", "trait", "pairing"]
     others = [row for row in range(n) if row not in (900, 950)]
     assert found.risk_N[others].tolist() == pytest.approx([suspicion[row] for row in others])
+
+
+def test_a_patch_that_chance_explains_is_no_trait() -> None:
+    suspicion = [0.9 - 0.8 * x / 1_000 for x in range(1_000)]
+    found = risk_of(suspicion, [0.06] * 1_000, patch=np.random.default_rng(0).normal(size=1_000).tolist())
+    assert found.reasons == ["pairing"] * 1_000
+    assert found.risk_N.tolist() == pytest.approx(suspicion)
 
 
 def test_a_crowd_of_copies_counts_though_its_captions_fit() -> None:

@@ -309,6 +309,22 @@ def test_where_everything_is_seen_alike_strata_change_little() -> None:
     assert (~mismatched)[dealt.fdr_N <= 0.1].mean() < 0.15
 
 
+@pytest.mark.parametrize("share", [0.005, 0.01])
+def test_strata_do_not_cost_the_few(share: float) -> None:
+    """Where little is mismatched, a stratum holds a handful; none of them may lose its suspicion."""
+    from sklearn.metrics import average_precision_score
+
+    recall: dict[bool, list[float]] = {True: [], False: []}
+    for seed in range(6):
+        statistic, control, mismatched = draw(5_000, share, sharpness=40.0, seed=seed)
+        for dealt in recall:
+            sight = rng(50 + seed).random(5_000) if dealt else None
+            result = calibrate(statistic, control, CONFIG, rng(seed), sight_N=sight)
+            recall[dealt].append(average_precision_score(mismatched, result.suspicion_N))
+            assert (result.suspicion_N[mismatched] > 1e-4).mean() > 0.9
+    assert np.mean(recall[True]) > np.mean(recall[False]) - 0.05
+
+
 def test_few_pairs_are_one_stratum() -> None:
     statistic, control, _ = draw(700, 0.1, seed=2)
     plain = calibrate(statistic, control, CONFIG, rng())
