@@ -14,7 +14,7 @@ _ROWS = 16_384
 
 
 def find_mates(near: Neighbourhood, n_mates: int) -> Tensor:
-    """Return rows of the same caption and then of the nearest captions, at most 8 of each: int64 [N, K], -1 filled.
+    """Return rows of the same caption and then, at most 8 of each, of the nearest: int64 [N, K], -1 filled.
 
     A caption that many pairs share fills at most half of the places with evenly spaced ones of them.
     """
