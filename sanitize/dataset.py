@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -46,7 +46,14 @@ class RowArray:
     def __getitem__(self, rows: Tensor | slice) -> Tensor:
         """Return the given rows, in the given order, as float32."""
         index = np.arange(len(self))[rows] if isinstance(rows, slice) else rows.numpy()
-        out = np.empty((len(index), *self.row_shape), dtype=np.float32)
+        return self._read(index, np.dtype(np.float32))
+
+    def as_stored(self, rows: Tensor) -> Tensor:
+        """Return the given rows, in the given order, in the type of the files."""
+        return self._read(rows.numpy(), self.parts[0].dtype)
+
+    def _read(self, index: np.ndarray, dtype: np.dtype[Any]) -> Tensor:
+        out = np.empty((len(index), *self.row_shape), dtype=dtype)
         part_of = np.searchsorted(self.starts, index, side="right") - 1
         for part in np.unique(part_of):
             here = part_of == part

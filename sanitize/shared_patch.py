@@ -36,7 +36,7 @@ ALIKE = 0.8  # cosine of the whole view, its mean over all images taken off, fro
 SCALES = ((3, 13), (7, 21))  # places across that are averaged: at the place, around it
 AWAY_PLACES = 5
 ELSEWHERE = 1 / 3
-_BLOCK = 16  # rows whose mates are in memory at a time: 100 kB each
+_BLOCK = 32  # rows whose mates are in memory at a time: 25 kB each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,11 +106,11 @@ def _levels(
 ) -> Tensor:
     """Return how much more alike each place is to mates than to the references: float32 [B, S, P]."""
     everyone, place = torch.unique(torch.cat([rows, mates_BK.clamp_min(0).flatten()]), return_inverse=True)
-    detail_UPC = detail_N[everyone]
-    own_BPC, mate_BK = detail_UPC[place[: len(rows)]], place[len(rows) :].reshape(mates_BK.shape)
+    detail_UPC = detail_N.as_stored(everyone)
+    own_BPC, mate_BK = detail_UPC[place[: len(rows)]].float(), place[len(rows) :].reshape(mates_BK.shape)
     of_mates = torch.stack(
         [
-            level_of(torch.einsum("kpc,pc->kp", detail_UPC[mate_K[counts_K]], own_PC), len(mate_K))
+            level_of(torch.einsum("kpc,pc->kp", detail_UPC[mate_K[counts_K]].float(), own_PC), len(mate_K))
             for own_PC, mate_K, counts_K in zip(own_BPC, mate_BK, mate_counts_BK, strict=True)
         ]
     )

@@ -38,6 +38,13 @@ def test_rows_equal_those_of_one_array(lengths: list[int], data: st.DataObject) 
     assert torch.equal(rows[:], whole)
 
 
+def test_rows_as_they_are_stored() -> None:
+    rows = RowArray.of([np.arange(6, dtype=np.int8).reshape(3, 2), np.full((1, 2), -7, dtype=np.int8)])
+    found = rows.as_stored(torch.tensor([3, 0]))
+    assert found.dtype == torch.int8
+    assert found.tolist() == [[-7, -7], [0, 1]]
+
+
 @pytest.mark.parametrize("row", [-1, 5])
 def test_rows_that_are_not_there(row: int) -> None:
     rows = RowArray.of([np.zeros((3, 2)), np.zeros((2, 2))])
