@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from roclip_audit.core.schema import TRAIT_P
 from roclip_audit.core.words import most, percent, place
 
 FROM: Final = 0.5
 RIGHT_AS_A_WHOLE: Final = 0.02
-TRAIT_P: Final = 0.05
 MOST_SENTENCES: Final = 3
 REASONS: Final = {
     "pairing": "caption and picture",

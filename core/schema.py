@@ -11,6 +11,8 @@ from typing import Final
 
 FLAG_FDR: Final = 0.1
 """Pairs with an fdr of at most this are what reports and the view ``flagged`` call flagged."""
+TRAIT_P: Final = 0.05
+"""A trait whose ``trait_p`` is at most this may be a reason to look at a pair, and is said to be one."""
 
 
 @dataclass(frozen=True, slots=True)

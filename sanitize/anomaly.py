@@ -28,6 +28,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from roclip_audit.core.ranks import count_less
+
 
 def anomaly(scores: Mapping[str, Tensor], n_duplicates_N: Tensor, n_duplicate_captions_N: Tensor) -> Tensor:
     """Combine density and duplicate structure into one uncalibrated number. Cost: one sort per score.
@@ -50,11 +52,6 @@ def anomaly(scores: Mapping[str, Tensor], n_duplicates_N: Tensor, n_duplicate_ca
         raise ValueError(f"anomaly: scores of {', '.join(broken)} are not finite")
     density_N = torch.zeros(n_pairs, dtype=torch.int64)
     for score in scores.values():
-        density_N += n_less(score)
-    respects = [n_less(one) for one in (density_N, n_duplicate_captions_N, n_duplicates_N)]
+        density_N += count_less(score, score)
+    respects = [count_less(one, one) for one in (density_N, n_duplicate_captions_N, n_duplicates_N)]
     return torch.stack(respects).amax(0).double() / max(1, n_pairs - 1)
-
-
-def n_less(value_N: Tensor) -> Tensor:
-    """Count, for every value, how many are strictly less: int64 [N], 0 to N - 1."""
-    return torch.searchsorted(value_N.sort().values, value_N.contiguous())

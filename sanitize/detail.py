@@ -30,12 +30,13 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
+from roclip_audit.core.captions import image_member
 from roclip_audit.core.images import decode
 from roclip_audit.core.whole import walk_whole
-from roclip_audit.sanitize.encoders.embedded import load_backbone
+from roclip_audit.sanitize.encoders.embedded import CHUNK, IMAGE_PX, SHRINK_PX, as_input, load_backbone
+from roclip_audit.sanitize.features import with_one_sign
 from roclip_audit.sanitize.views import shrink, whole
 
-IMAGE_PX: Final = 128
 GRID: Final = 32
 """Places across and down."""
 N_PLACES: Final = GRID * GRID
@@ -45,8 +46,6 @@ UNIT: Final = 127
 """What a channel of 1 is stored as."""
 DAMPING: Final = 0.02
 """Share of the mean variance below which a direction of the channels is damped: it holds noise."""
-SHRINK_PX: Final = 3 * IMAGE_PX  # what larger images are reduced to first, cheaply
-_CHUNK = 16  # images a forward pass, as the encoder's
 _MAX_PIXELS = 50_000_000
 
 
@@ -95,7 +94,7 @@ class Detail:
 
     def look(self, canvases: Sequence[Canvas]) -> np.ndarray:
         """Return the detail of images: int8 [n, 1024, 24], places from left to right and from top to bottom."""
-        looked = [self._look(canvases[at : at + _CHUNK]) for at in range(0, len(canvases), _CHUNK)]
+        looked = [self._look(canvases[at : at + CHUNK]) for at in range(0, len(canvases), CHUNK)]
         return np.concatenate([np.empty((0, N_PLACES, DIM), np.int8), *looked])
 
     def _look(self, canvases: Sequence[Canvas]) -> np.ndarray:
@@ -115,7 +114,7 @@ def read_places(layers: nn.Module, canvases: Sequence[Canvas]) -> Tensor:
     filled_B2 = torch.tensor([canvas.filled for canvas in canvases])
     places_BGG2 = torch.stack([across, down], -1)[None] * filled_B2[:, None, None]
     with torch.inference_mode():
-        channels = layers(pixels.permute(0, 3, 1, 2).float().sub_(127).div_(128))
+        channels = layers(as_input(pixels))
         read = functional.grid_sample(channels, places_BGG2, padding_mode="border", align_corners=False)
     return read.flatten(2).transpose(1, 2)
 
@@ -125,9 +124,7 @@ def fit_basis(channels_XC: Tensor) -> tuple[Tensor, Tensor]:
     channels_XC = channels_XC.double()
     mean_C = channels_XC.mean(0)
     variance_D, vector_CD = torch.linalg.eigh(torch.cov(channels_XC.T, correction=0))
-    # The sign of an eigenvector is arbitrary: make its largest entry positive.
-    vector_CD = vector_CD * vector_CD.gather(0, vector_CD.abs().argmax(0, keepdim=True)).sign()
-    return mean_C.float(), (vector_CD / (variance_D + DAMPING * variance_D.mean()).sqrt()).float()
+    return mean_C.float(), (with_one_sign(vector_CD) / (variance_D + DAMPING * variance_D.mean()).sqrt()).float()
 
 
 def _first_layers() -> nn.Module:
@@ -141,12 +138,11 @@ def main() -> None:
     """Fit the basis to the pictures of shards and print it."""
     canvases = []
     for found in walk_whole(sys.argv[1:], reader="the fit of the basis"):
-        for extension in found.sample.members.keys() & {"jpg", "png", "webp"}:
-            member = found.sample.members[extension]
+        if (member := image_member(found.sample)) is not None:
             data = bytes(found.buffer[member.offset : member.offset + member.size])
             canvases.append(Canvas.of(decode(data, max_pixels=_MAX_PIXELS).image))
     layers = _first_layers()
-    blocks = [read_places(layers, canvases[at : at + _CHUNK]) for at in range(0, len(canvases), _CHUNK)]
+    blocks = [read_places(layers, canvases[at : at + CHUNK]) for at in range(0, len(canvases), CHUNK)]
     mean_C, basis_CD = fit_basis(torch.cat(blocks).flatten(0, 1))
     rows = ",\n".join(json.dumps([float(f"{value:.6g}") for value in row]) for row in basis_CD.tolist())
     mean = json.dumps([float(f"{value:.6g}") for value in mean_C.tolist()])

@@ -20,6 +20,7 @@ from roclip_audit.core.errors import ConfigError
 from roclip_audit.core.groups import first_of_each
 from roclip_audit.core.neighbours import nearest
 from roclip_audit.core.parallel import map_ordered
+from roclip_audit.core.ranks import evenly_spaced, rank_of
 from roclip_audit.sanitize.align import Neighbourhood
 from roclip_audit.sanitize.contest import ContestConfig, never_wins_probability, sampled_wins, win_probability
 from roclip_audit.sanitize.space import Ranks, Space
@@ -77,11 +78,6 @@ def statistic(ranks: Sequence[Ranks], agreement: Sequence[Tensor], config: Evide
     weight_S = torch.tensor(weights, dtype=torch.float64)
     mean: Tensor = torch.einsum("s,snr->nr", weight_S / weight_S.sum(), torch.stack(parts)) ** (1 / config.power)
     return mean
-
-
-def rank_of(value_N: Tensor) -> Tensor:
-    """Return the share of smaller values, float64 [N] in [0, 1); equal values share a rank."""
-    return torch.searchsorted(value_N.sort().values, value_N.contiguous()).double() / max(1, len(value_N))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,8 +233,7 @@ def cosine_z(space: Space, caption_N: Tensor, n_pool: int, *, workers: int) -> t
     own_N = (space.image_NVD[:, 0] * space.text_ND).sum(1)
     z_N = torch.zeros(len(own_N))
     for rows, candidates in _in_folds(space.fold_N, caption_N):
-        pick = torch.linspace(0, len(candidates) - 1, min(n_pool, len(candidates))).round().long()
-        pool_PD = space.text_ND[candidates[pick]]
+        pool_PD = space.text_ND[candidates[evenly_spaced(len(candidates), n_pool)]]
 
         def against(block: Tensor, pool_PD: Tensor = pool_PD) -> Tensor:
             score_BP = space.image_NVD[block, 0] @ pool_PD.T

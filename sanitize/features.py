@@ -40,10 +40,13 @@ def principal_basis(image_NVF: RowArray, dim: int, rng: np.random.Generator) -> 
     covariance = square / count - torch.outer(mean, mean)
     spread = covariance.diagonal().clamp_min(1e-8).sqrt()
     _, vectors = torch.linalg.eigh(covariance / torch.outer(spread, spread))
-    basis = vectors.flip(1)[:, :dim]
-    # The sign of an eigenvector is arbitrary: make its largest entry positive.
-    basis = basis * basis.gather(0, basis.abs().argmax(0, keepdim=True)).sign()
+    basis = with_one_sign(vectors.flip(1)[:, :dim])
     return mean.float(), spread.float(), basis.float().contiguous()
+
+
+def with_one_sign(vector_FR: Tensor) -> Tensor:
+    """Make the largest entry of every column positive: the sign of an eigenvector is arbitrary."""
+    return vector_FR * vector_FR.gather(0, vector_FR.abs().argmax(0, keepdim=True)).sign()
 
 
 def write_reduced(image_NVF: RowArray, dim: int, path: Path, rng: np.random.Generator, *, workers: int) -> np.ndarray:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from roclip_audit.core.groups import first_of_each
 from roclip_audit.core.progress import Reporter
+from roclip_audit.core.ranks import evenly_spaced, rank_of
 from roclip_audit.core.run import RunFolder
 from roclip_audit.core.schema import EVIDENCE, NEIGHBOURS, RIVALS, Column
 from roclip_audit.core.seeding import generator
@@ -40,7 +41,6 @@ from roclip_audit.sanitize.evidence import (
     Rivals,
     cosine_z,
     find_rivals,
-    rank_of,
     read_contest,
     sight,
     statistic,
@@ -290,13 +290,12 @@ class _Neighbours:
         image_similarity_NK, image_index_NK = distinct_images(near, config.n_neighbours, workers=workers)
         caption_similarity_NK, caption_index_NK = distinct_captions(near, config.n_neighbours)
         first = first_of_each(near.caption_N)
-        pick = torch.linspace(0, len(first) - 1, min(config.n_reference, len(first))).round().long()
         return cls(
             image_similarity_NK=image_similarity_NK,
             image_index_NK=image_index_NK,
             caption_similarity_NK=caption_similarity_NK,
             caption_index_NK=caption_index_NK,
-            reference=first[pick],
+            reference=first[evenly_spaced(len(first), config.n_reference)],
         )
 
     def rows(self, dataset: Dataset, here: slice) -> Iterable[tuple[object, ...]]:

@@ -46,6 +46,15 @@ def _spread(caption_N: Tensor, most: int, order: Tensor, start_C: Tensor, count_
     return torch.where(place < count_N[:, None], rows, -1)
 
 
+def stack_together(rows: Tensor, mates_BK: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the distinct ones of rows and mates, int64 [U], and where each stands among them: int64 [B], [B, K].
+
+    A mate that is missing (-1) stands where row 0 does; mask it.
+    """
+    everyone_U, place = torch.unique(torch.cat([rows, mates_BK.clamp_min(0).flatten()]), return_inverse=True)
+    return everyone_U, place[: len(rows)], place[len(rows) :].reshape(mates_BK.shape)
+
+
 def blocks_of(cluster_B: Tensor, size: int) -> Iterator[Tensor]:
     """Yield places of one cluster, up to ``size`` at a time: the mates of a cluster are few."""
     order = torch.argsort(cluster_B, stable=True)

@@ -17,7 +17,7 @@ trait raises a doubtful pairing to the top and leaves one that fits below it.
 Where the caption fits, nothing is wrong with the pairing, and yet the pair may be planted: a patch on pictures of the
 target itself, one picture in forty variations. So what is rare enough counts by itself: a pair that shares more of a
 patch than all but a share x of the pairs ranks at least with the 8 x oddest ones (``AS_RARE``), and likewise for
-texture (both where ``trait_p`` is at most ``UNUSUAL_P``) and for copies. Rank for rank, so that where a data set is
+texture (both where ``trait_p`` is at most ``TRAIT_P``) and for copies. Rank for rank, so that where a data set is
 full of families and copies, they move little.
 
 Risk is not calibrated: ``suspicion`` and ``fdr`` are what a promise can rest on.
@@ -35,7 +35,8 @@ import torch
 from torch import Tensor
 
 from roclip_audit.core.groups import first_of_each
-from roclip_audit.sanitize.evidence import rank_of
+from roclip_audit.core.ranks import count_at_least, rank_of, share_at_least
+from roclip_audit.core.schema import TRAIT_P
 from roclip_audit.sanitize.grouping import duplicates
 from roclip_audit.sanitize.suspicion import Calibrated
 from roclip_audit.sanitize.traits import Traits
@@ -43,7 +44,6 @@ from roclip_audit.sanitize.traits import Traits
 ORDINARY_P = 0.01
 AS_RARE = {"patch": 8.0, "texture": 16.0, "copies": 6.0}
 """How many times rarer than an odd pairing each has to be to rank as high."""
-UNUSUAL_P = 0.05  # of a trait that may lift a pair by itself
 DOUBTFUL = 0.7
 LEAST_SUSPICION = 1e-4  # below it pairings fit equally well
 REASONS = ("pairing", "trait", "duplicates")
@@ -79,19 +79,18 @@ def combine(calibrated: Calibrated, traits: Traits, group_N: Tensor, caption_N: 
     raised_SN = torch.stack([log_factor(p_N) for p_N in (traits.p_N, copies_p_N)])
     share = min(max(calibrated.contamination.estimate, LEAST_SUSPICION), 0.5)
     pairing_N = odds_N + raised_SN.sum(0)
-    patch_N, texture_N, crowd_N = (
-        as_rare(value_N, pairing_N, AS_RARE[name])
-        for name, value_N in (("patch", traits.patch_N), ("texture", traits.texture_N), ("copies", n_copies_N))
-    )
-    trait_N = torch.where(traits.p_N <= UNUSUAL_P, torch.maximum(patch_N, texture_N), -torch.inf)
-    lifted_SN = torch.stack([trait_N, crowd_N])
+    patch_N = as_rare(traits.patch_N, pairing_N, AS_RARE["patch"])
+    texture_N = as_rare(traits.texture_N, pairing_N, AS_RARE["texture"])
+    trait_N = torch.where(traits.p_N <= TRAIT_P, torch.maximum(patch_N, texture_N), -torch.inf)
+    copies_N = as_rare(n_copies_N, pairing_N, AS_RARE["copies"])
+    lifted_N = torch.maximum(trait_N, copies_N)
     by_reason_SN = torch.cat([(odds_N - math.log(share / (1 - share)))[None], raised_SN])
     # Where nothing was raised, the pairing is all there is to say.
     by_reason_SN[1:].masked_fill_(raised_SN <= 0, -torch.inf)
-    by_itself_N = lifted_SN.amax(0) > pairing_N
-    leading_N = torch.where(by_itself_N, 1 + lifted_SN.argmax(0), by_reason_SN.argmax(0))
+    by_itself_N = torch.where(trait_N >= copies_N, REASONS.index("trait"), REASONS.index("duplicates"))
+    leading_N = torch.where(lifted_N > pairing_N, by_itself_N, by_reason_SN.argmax(0))
     return Risk(
-        risk_N=torch.sigmoid(torch.maximum(pairing_N, lifted_SN.amax(0))),
+        risk_N=torch.sigmoid(torch.maximum(pairing_N, lifted_N)),
         reasons=[REASONS[reason] for reason in leading_N.tolist()],
     )
 
@@ -107,9 +106,7 @@ def as_rare(value_N: Tensor, odds_N: Tensor, times: float) -> Tensor:
     Returns:
         float64 [N]; where times the rank leaves the data set, the lowest odds.
     """
-    n = len(value_N)
-    n_as_high_N = n - torch.searchsorted(value_N.sort().values, value_N.contiguous(), side="left")
-    place_N = (times * n_as_high_N).ceil().long().clamp(max=n) - 1
+    place_N = (times * count_at_least(value_N, value_N)).ceil().long().clamp(max=len(value_N)) - 1
     return odds_N.sort(descending=True).values[place_N]
 
 
@@ -128,10 +125,6 @@ def duplicates_p(group_N: Tensor, caption_N: Tensor) -> Tensor:
     """
     copies_N, captions_N = duplicates(group_N, caption_N)
     one_each = first_of_each(group_N)
-    shares = []
-    for count_N in (copies_N, captions_N):
-        ordered = count_N[one_each].sort().values
-        at_least_N = len(ordered) - torch.searchsorted(ordered, count_N.contiguous(), side="left")
-        shares.append((1 + at_least_N).double() / (1 + len(ordered)))
+    shares = [share_at_least(count_N[one_each], count_N) for count_N in (copies_N, captions_N)]
     p_N = (2 * torch.stack(shares).amin(0)).clamp_max(1.0)
     return torch.where(copies_N > 1, p_N, 1.0)

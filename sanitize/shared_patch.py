@@ -25,10 +25,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from roclip_audit.core.parallel import map_ordered
+from roclip_audit.core.ranks import evenly_spaced
 from roclip_audit.sanitize.align import Neighbourhood
 from roclip_audit.sanitize.dataset import RowArray
 from roclip_audit.sanitize.detail import GRID, N_PLACES, UNIT
-from roclip_audit.sanitize.mates import blocks_of
+from roclip_audit.sanitize.mates import blocks_of, stack_together
 
 N_STRONGEST = 4  # mates that a level rests on; of a topic's pairs an attack may be a tenth
 N_REFERENCES = 48  # images of the whole data set that say what everything shares
@@ -74,8 +75,7 @@ def find_shared_patches(
         workers: threads; the result is the same for every value.
         advance: called with the number of images finished.
     """
-    n = len(near.group_N)
-    reference = torch.linspace(0, n - 1, min(n, N_REFERENCES)).round().long()
+    reference = evenly_spaced(len(near.group_N), N_REFERENCES)
     reference_PCR = detail_N[reference].permute(1, 2, 0).contiguous()
     centre_D = near.image_ND.mean(0)
     strength_BS = torch.zeros(len(rows), len(SCALES), dtype=torch.float64)
@@ -105,9 +105,9 @@ def _levels(
     detail_N: RowArray,
 ) -> Tensor:
     """Return how much more alike each place is to mates than to the references: float32 [B, S, P]."""
-    everyone, place = torch.unique(torch.cat([rows, mates_BK.clamp_min(0).flatten()]), return_inverse=True)
+    everyone, own, mate_BK = stack_together(rows, mates_BK)
     detail_UPC = detail_N.as_stored(everyone)
-    own_BPC, mate_BK = detail_UPC[place[: len(rows)]].float(), place[len(rows) :].reshape(mates_BK.shape)
+    own_BPC = detail_UPC[own].float()
     of_mates = torch.stack(
         [
             level_of(torch.einsum("kpc,pc->kp", detail_UPC[mate_K[counts_K]].float(), own_PC), len(mate_K))

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from roclip_audit.core.parallel import map_ordered
 from roclip_audit.sanitize.dataset import RowArray
-from roclip_audit.sanitize.mates import blocks_of
+from roclip_audit.sanitize.mates import blocks_of, stack_together
 
 EDGE_LEVELS, TEXTURE_FLOOR = 15.0, 1.0  # grey levels: where an edge begins to be left out; what counts as flat
 LIKENESS_BINS = 20
@@ -73,8 +73,7 @@ def find_shared_textures(
 
 
 def _compare(rows: Tensor, mates_BK: Tensor, grain_N: RowArray, image_NVR: RowArray) -> tuple[Tensor, Tensor]:
-    everyone, place = torch.unique(torch.cat([rows, mates_BK.clamp_min(0).flatten()]), return_inverse=True)
-    own, mate_BK = place[: len(rows)], place[len(rows) :].reshape(mates_BK.shape)
+    everyone, own, mate_BK = stack_together(rows, mates_BK)
     image_UVR = functional.normalize(image_NVR[everyone], dim=2)
     likeness_BU = torch.einsum("bvr,uvr->vbu", image_UVR[own], image_UVR).amin(0)
     texture_UX = _texture(grain_N[everyone])

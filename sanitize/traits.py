@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from roclip_audit.core.errors import ConfigError
+from roclip_audit.core.ranks import evenly_spaced, share_at_least
 from roclip_audit.sanitize.align import Neighbourhood
 from roclip_audit.sanitize.dataset import RowArray
 from roclip_audit.sanitize.mates import find_mates
@@ -101,7 +102,7 @@ def find_traits(
     n = len(near.caption_N)
     mates_NK = find_mates(near, config.n_mates)
     everyone = torch.arange(n)
-    sample = torch.linspace(0, n - 1, min(n, config.n_controls)).round().long().unique()
+    sample = evenly_spaced(n, config.n_controls)
     partner = control_N[sample]
 
     def textures(rows: Tensor, paired: Tensor) -> SharedTextures:
@@ -134,9 +135,3 @@ def _spread_of(strength_BS: Tensor) -> tuple[Tensor, Tensor]:
     """Return the median of every column, and how far above it the 84 % quantile lies: float64 [S] each."""
     middle_S, high_S = np.quantile(strength_BS.numpy(), [0.5, 0.84], axis=0)
     return torch.from_numpy(middle_S), torch.from_numpy(np.maximum(high_S - middle_S, LEAST_SPREAD))
-
-
-def share_at_least(chance: Tensor, value_N: Tensor) -> Tensor:
-    """Return (1 + number of controls at or above each value) / (1 + number of controls)."""
-    above_N = len(chance) - torch.searchsorted(chance.sort().values, value_N.contiguous(), side="left")
-    return (1 + above_N).double() / (1 + len(chance))

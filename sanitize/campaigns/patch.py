@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from roclip_audit.core.ranks import evenly_spaced
 from roclip_audit.sanitize.campaigns.pattern import component
 from roclip_audit.sanitize.campaigns.pictures import Picture
 from roclip_audit.sanitize.campaigns.ranktest import rank_sum_p
@@ -102,9 +103,7 @@ def _windows(image: Tensor) -> Tensor:
     flat = functional.unfold(image, WINDOW, stride=_STRIDE)[0].T.reshape(-1, 3, WINDOW, WINDOW)
     spread = flat.flatten(2).std(2).mean(1)
     chosen = torch.nonzero(spread > _MIN_SPREAD)[:, 0]
-    if len(chosen) > _MAX_WINDOWS:
-        chosen = chosen[torch.linspace(0, len(chosen) - 1, _MAX_WINDOWS).round().long()]
-    return flat[chosen]
+    return flat[chosen[evenly_spaced(len(chosen), _MAX_WINDOWS)]]
 
 
 def _correlation(windows: Tensor, image: Tensor) -> Tensor:

@@ -101,9 +101,13 @@ class Backbone(nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Map uint8 [B, H, W, 3] to float32 [B, 1280]."""
-        x = pixels.permute(0, 3, 1, 2).float().sub_(127).div_(128)  # the memory stays channels-last
-        features: torch.Tensor = self._late(self._early(x).to(self._low))
+        features: torch.Tensor = self._late(self._early(as_input(pixels)).to(self._low))
         return features.float().mean((2, 3))
+
+
+def as_input(pixels: torch.Tensor) -> torch.Tensor:
+    """Turn uint8 [B, H, W, 3] into what the network sees: float32 [B, 3, H, W]; the memory stays channels-last."""
+    return pixels.permute(0, 3, 1, 2).float().sub_(127).div_(128)
 
 
 def load_backbone() -> nn.Module:

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from roclip_audit.core.run import RunFolder
 from roclip_audit.core.shards import Shard
-from roclip_audit.sanitize.align import AlignConfig
+from roclip_audit.sanitize.align import AlignConfig, Neighbourhood
 from roclip_audit.sanitize.contest import ContestConfig
 from roclip_audit.sanitize.dataset import Dataset, RowArray
 from roclip_audit.sanitize.detail import DIM, N_PLACES
@@ -89,3 +91,25 @@ def run_folder(path: Path) -> RunFolder:
     """Return a run folder that exists."""
     path.mkdir(parents=True, exist_ok=True)
     return RunFolder(path)
+
+
+def near_of(
+    caption_N: list[int],
+    index_CK: list[list[int]],
+    *,
+    image_ND: Tensor | None = None,
+    text_ND: Tensor | None = None,
+) -> Neighbourhood:
+    """Say what lies near what; every image is one of its own."""
+    nothing = torch.zeros(len(caption_N), 2)
+    index = torch.tensor(index_CK)
+    return Neighbourhood(
+        image_ND=nothing if image_ND is None else image_ND,
+        text_ND=nothing if text_ND is None else text_ND,
+        image_similarity_NK=nothing,
+        image_index_NK=nothing.long(),
+        caption_similarity_CK=torch.zeros(index.shape),
+        caption_index_CK=index,
+        caption_N=torch.tensor(caption_N),
+        group_N=torch.arange(len(caption_N)),
+    )

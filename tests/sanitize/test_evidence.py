@@ -12,19 +12,19 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from roclip_audit.core.errors import ConfigError
-from roclip_audit.sanitize.align import Neighbourhood
+from roclip_audit.core.ranks import rank_of
 from roclip_audit.sanitize.contest import ContestConfig
 from roclip_audit.sanitize.evidence import (
     N_RIVALS,
     EvidenceConfig,
     cosine_z,
     find_rivals,
-    rank_of,
     read_contest,
     sight,
     statistic,
 )
 from roclip_audit.sanitize.space import Ranks, Space, contest
+from tests.sanitize.datakit import near_of
 from tests.sanitize.spacekit import Drawn, draw_space
 
 CONFIG = EvidenceConfig()
@@ -170,17 +170,7 @@ def seen_in(n: int, blind_N: torch.Tensor, *, n_folds: int = 2) -> torch.Tensor:
     in_space = torch.where(blind_N[:, None], functional.normalize(torch.randn(n, 12, generator=rng), dim=1), text_ND)
     fold_N = torch.arange(n) // 8 % n_folds
     space = Space(name="x", image_NVD=image_ND[:, None], text_ND=in_space, fold_N=fold_N)
-    nothing = torch.zeros(n, 1)
-    near = Neighbourhood(
-        image_ND=image_ND,
-        text_ND=text_ND,
-        image_similarity_NK=nothing,
-        image_index_NK=nothing.long(),
-        caption_similarity_CK=nothing,
-        caption_index_CK=nothing.long(),
-        caption_N=torch.arange(n),
-        group_N=torch.arange(n),
-    )
+    near = near_of(list(range(n)), [[-1]] * n, image_ND=image_ND, text_ND=text_ND)
     return sight(space, near, workers=2)
 
 

@@ -3,24 +3,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from roclip_audit.sanitize.align import Neighbourhood
-from roclip_audit.sanitize.mates import blocks_of, find_mates
-
-
-def near_of(caption_N: list[int], index_CK: list[list[int]], *, image_ND: Tensor | None = None) -> Neighbourhood:
-    """Say what lies near what; every image is one of its own."""
-    nothing = torch.zeros(len(caption_N), 2)
-    index = torch.tensor(index_CK)
-    return Neighbourhood(
-        image_ND=nothing if image_ND is None else image_ND,
-        text_ND=nothing,
-        image_similarity_NK=nothing,
-        image_index_NK=nothing.long(),
-        caption_similarity_CK=torch.zeros(index.shape),
-        caption_index_CK=index,
-        caption_N=torch.tensor(caption_N),
-        group_N=torch.arange(len(caption_N)),
-    )
+from roclip_audit.sanitize.mates import blocks_of, find_mates, stack_together
+from tests.sanitize.datakit import near_of
 
 
 def mates(caption_N: list[int], index_CK: list[list[int]], k: int) -> Tensor:
@@ -42,3 +26,12 @@ def test_blocks_keep_clusters_together_and_miss_none() -> None:
     cluster = torch.tensor([2, 0, 2, 5, 2, 0])
     blocks = [block.tolist() for block in blocks_of(cluster, 2)]
     assert blocks == [[1, 5], [0, 2], [4], [3]]
+
+
+def test_rows_and_mates_are_stacked_once() -> None:
+    rows, mates_BK = torch.tensor([7, 3]), torch.tensor([[3, 9], [5, -1]])
+    everyone, own, mate_BK = stack_together(rows, mates_BK)
+    assert everyone.unique(return_counts=True)[1].tolist() == [1] * len(everyone)
+    assert everyone[own].tolist() == rows.tolist()
+    known = mates_BK >= 0
+    assert everyone[mate_BK][known].tolist() == mates_BK[known].tolist()

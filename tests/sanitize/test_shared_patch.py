@@ -16,7 +16,7 @@ from roclip_audit.sanitize.shared_patch import (
     level_of,
     strongest,
 )
-from tests.sanitize.test_mates import near_of
+from tests.sanitize.datakit import near_of
 
 N, N_PLANTED = 120, 8
 PLACE = (26, 5)  # row and column of the middle of what is planted
