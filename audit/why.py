@@ -50,6 +50,9 @@ class Measured:
     anomaly: float
     n_duplicates: int
     n_duplicate_captions: int
+    n_same: int
+    n_same_captions: int
+    n_versions: int
     n_caption_repeats: int
     n_neighbours: int
     campaigns: tuple[str, ...] = ()
@@ -111,11 +114,14 @@ def _neighbourhood(pair: Measured) -> Iterator[_Sentence]:
 
 
 def _copies(pair: Measured) -> Iterator[_Sentence]:
-    if pair.n_duplicates > 1 and pair.n_duplicate_captions > 1:
-        text = f"one of {pair.n_duplicates:,} copies of this picture under {pair.n_duplicate_captions:,} captions"
+    if pair.n_same_captions > 1:
+        text = f"one of {pair.n_same:,} copies of this picture under {pair.n_same_captions:,} captions"
+        yield _Sentence(1 - 0.5 / pair.n_same_captions, "duplicates", text)
+    elif pair.n_duplicates > 1 and pair.n_duplicate_captions > 1:
+        text = f"one of {pair.n_duplicates:,} near-copies of this picture under {pair.n_duplicate_captions:,} captions"
         yield _Sentence(1 - 0.5 / pair.n_duplicate_captions, "duplicates", text)
-    elif pair.n_duplicates > 1 and pair.risk_reason == "duplicates":
-        yield _Sentence(1.0, "duplicates", f"one of {pair.n_duplicates:,} copies of this picture")
+    if pair.n_versions > pair.n_same and pair.risk_reason == "duplicates":
+        yield _Sentence(1.0, "duplicates", f"one of {pair.n_versions:,} slight versions of one picture")
     if pair.n_caption_repeats >= 3:
         text = f"{pair.n_caption_repeats:,} pairs carry this very caption"
         yield _Sentence(1 - 2 / pair.n_caption_repeats, "trait", text)

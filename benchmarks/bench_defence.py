@@ -83,6 +83,14 @@ SCALES = {
         backdoor="badnets_fixed:{}:0.012:side=0.25,captions=natural,kind=yellow",
         recipe=replace(small(10_000, has_gpu=False), epochs=40),
     ),
+    "cpu-50k": Scale(
+        n_pairs=50_000,
+        n_classes=100,
+        n_targets=16,
+        targeted_rate=0.0005,
+        backdoor="badnets_fixed:{}:0.005:side=0.25,captions=natural,kind=yellow",
+        recipe=small(50_000, has_gpu=False),
+    ),
     "gpu": Scale(
         n_pairs=0,
         n_classes=100,

@@ -104,6 +104,12 @@ EVIDENCE: tuple[Column, ...] = (
         "Own cosine against the pool's, in standard deviations of the pool, sign turned: higher = more suspicious",
     ),
     Column(
+        "trained_cosine",
+        "DOUBLE",
+        "Cosine of image and own caption under heads that were trained on every pair, this one too, -1 to 1: low where "
+        "the pair is hard to learn",
+    ),
+    Column(
         "win_probability", "DOUBLE", "Probability that the own caption wins one contest against runs.pool_size others"
     ),
     Column("win_probability_64", "DOUBLE", "The same against 64 others"),
@@ -150,6 +156,14 @@ EVIDENCE: tuple[Column, ...] = (
     Column("duplicate_group", "UINTEGER", "Number of the group of near-duplicate images"),
     Column("n_duplicates", "UINTEGER", "Pairs in the duplicate group"),
     Column("n_duplicate_captions", "UINTEGER", "Distinct captions in the duplicate group"),
+    Column("n_same", "UINTEGER", "Pairs that show the same picture, this one too; saved again at most"),
+    Column("n_same_captions", "UINTEGER", "Distinct captions of those"),
+    Column(
+        "n_versions",
+        "UINTEGER",
+        "Pairs that show a version of the picture, this one too: cropped by a few per cent, brighter or darker, or one "
+        "of a family that differs by a line",
+    ),
     Column("n_caption_repeats", "UINTEGER", "Pairs in the run with the same caption"),
     Column("fold", "UTINYINT", "Fold whose heads scored the pair; they saw neither it nor its duplicate group"),
 )

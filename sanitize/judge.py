@@ -19,7 +19,7 @@ from roclip_audit.core.progress import Reporter
 from roclip_audit.core.ranks import evenly_spaced, rank_of
 from roclip_audit.core.run import RunFolder
 from roclip_audit.core.schema import EVIDENCE, NEIGHBOURS, RIVALS, Column
-from roclip_audit.core.seeding import generator
+from roclip_audit.core.seeding import derive_seed, generator
 from roclip_audit.core.tables import table_writer
 from roclip_audit.sanitize.align import (
     AlignConfig,
@@ -30,9 +30,11 @@ from roclip_audit.sanitize.align import (
     joint_space,
     neighbourhood,
     reduce_images,
+    train_on_all,
 )
 from roclip_audit.sanitize.anomaly import anomaly
 from roclip_audit.sanitize.contest import ContestConfig
+from roclip_audit.sanitize.copies import CountedCopies, find_copies
 from roclip_audit.sanitize.dataset import Dataset
 from roclip_audit.sanitize.detectors import density_scores
 from roclip_audit.sanitize.detectors.neighbour_table import table_from_similarity
@@ -74,13 +76,19 @@ class Judging:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Aligned:
-    """The spaces of a run, last one decisive for what people look at, and the contests held in them."""
+    """The spaces of a run, last one decisive for what people look at, the contests held in them, and what else is seen.
+
+    Attributes:
+        trained_cosine_N: float32 [N], cosine of image and own caption under heads that were trained on the pair too.
+    """
 
     near: Neighbourhood
     spaces: tuple[Space, ...]
     ranks: tuple[Ranks, ...]
     control_NR: Tensor
     traits: Traits
+    copies: CountedCopies
+    trained_cosine_N: Tensor
 
 
 def align_run(dataset: Dataset, run: RunFolder, judging: Judging, reporter: Reporter, *, joint: bool) -> Aligned:
@@ -93,6 +101,7 @@ def align_run(dataset: Dataset, run: RunFolder, judging: Judging, reporter: Repo
     with reporter.stage("neighbours", total=len(dataset)) as progress:
         image_NVR = reduce_images(dataset, run, config, joint=joint, seed=seed, workers=workers)
         near = neighbourhood(dataset, image_NVR, config, workers=workers)
+        copies = CountedCopies.of(find_copies(dataset.detail_N, near, workers=workers), near.caption_N)
         progress.advance(len(dataset))
     n_controls, control_rng = judging.suspicion.controls, generator(seed, "controls")
 
@@ -126,7 +135,15 @@ def align_run(dataset: Dataset, run: RunFolder, judging: Judging, reporter: Repo
         space, cluster_N = joint_space(dataset, run), caption_clusters(near, config, seed)
         control_NR = repair(space.fold_N, (near.caption_N, near.group_N), n_controls, control_rng)
         traits, ranks = shared(cluster_N, control_NR), (held(space, control_NR),)
-        return Aligned(near=near, spaces=(space,), ranks=ranks, control_NR=control_NR, traits=traits)
+        return Aligned(
+            near=near,
+            spaces=(space,),
+            ranks=ranks,
+            control_NR=control_NR,
+            traits=traits,
+            copies=copies,
+            trained_cosine_N=torch.linalg.vecdot(space.image_NVD[:, 0], space.text_ND),
+        )
 
     folds = deal(near, config, seed)
     control_NR = repair(folds.stratum, (near.caption_N, near.group_N, folds.cluster_N), n_controls, control_rng)
@@ -155,7 +172,20 @@ def align_run(dataset: Dataset, run: RunFolder, judging: Judging, reporter: Repo
         rounds.append(held(space, control_NR))
         doubt_N = _doubt(rounds[-1], near, judging.evidence)
         trusted_N = untraced_N & (doubt_N <= float(np.quantile(doubt_N.numpy(), 1 - config.doubted_share)))
-    return Aligned(near=near, spaces=tuple(spaces), ranks=tuple(rounds), control_NR=control_NR, traits=traits)
+    with reporter.stage("align (all)", total=len(dataset)) as progress:
+        trained = train_on_all(
+            image_NVR, dataset.text_NG, near.caption_N, config.heads, derive_seed(seed, "heads", "all")
+        )
+        progress.advance(len(dataset))
+    return Aligned(
+        near=near,
+        spaces=tuple(spaces),
+        ranks=tuple(rounds),
+        control_NR=control_NR,
+        traits=traits,
+        copies=copies,
+        trained_cosine_N=torch.linalg.vecdot(*trained),
+    )
 
 
 def _vicinity(near: Neighbourhood, value_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -189,7 +219,7 @@ def judge_run(
             vicinity=partial(_vicinity, near),
             sight_N=sight(aligned.spaces[-1], near, workers=workers).numpy(),
         )
-        risk = combine(calibrated, aligned.traits, near.group_N, near.caption_N)
+        risk = combine(calibrated, aligned.trained_cosine_N, aligned.traits, aligned.copies)
         space, ranks = aligned.spaces[-1], aligned.ranks[-1]
         outcome = read_contest(space, ranks, near.caption_N, judging.contest, generator(seed, "contest"))
         rivals = find_rivals(space, outcome.worst_view, near.caption_N, workers=workers)
@@ -208,6 +238,7 @@ def judge_run(
             "worst_view": [views[view] for view in outcome.worst_view.tolist()],
             "cosine": own.tolist(),
             "cosine_z": z.tolist(),
+            "trained_cosine": aligned.trained_cosine_N.tolist(),
             "win_probability": outcome.win_probability.tolist(),
             "win_probability_64": outcome.win_probability_64.tolist(),
             "win_probability_1024": outcome.win_probability_1024.tolist(),
@@ -223,6 +254,9 @@ def judge_run(
             "patch_x": aligned.traits.patch_x_N.tolist(),
             "patch_y": aligned.traits.patch_y_N.tolist(),
             **_density(near, judging.evidence),
+            "n_same": aligned.copies.n_same_N.tolist(),
+            "n_same_captions": aligned.copies.n_same_captions_N.tolist(),
+            "n_versions": aligned.copies.n_versions_N.tolist(),
             "fold": space.fold_N.tolist(),
         }
         rows = list(zip(*(columns[column.name] for column in EVIDENCE), strict=True))

@@ -25,9 +25,10 @@ from roclip_audit.core.progress import Reporter
 from roclip_audit.core.run import RunFolder, work_key, write_atomic, write_json
 from roclip_audit.core.seeding import derive_seed
 from roclip_audit.core.shards import Shard
-from roclip_audit.sanitize.dataset import Dataset, load_dataset
+from roclip_audit.sanitize.align import train_on_all
+from roclip_audit.sanitize.dataset import Dataset, RowArray, load_dataset
 from roclip_audit.sanitize.grouping import number_captions
-from roclip_audit.sanitize.heads import HeadsConfig, train_heads
+from roclip_audit.sanitize.heads import HeadsConfig
 from roclip_audit.sanitize.peers import PEERS, PeerInput, build_peer
 
 REVISION: Final = 1
@@ -86,20 +87,14 @@ def score_peers(run: RunFolder, reporter: Reporter, *, names: Sequence[str] = ()
 def read_input(run: RunFolder, dataset: Dataset, *, joint: bool, seed: int, workers: int) -> PeerInput:
     """Return what peers see: train a model on all of the data, or take the encoder's own space (``joint``)."""
     n = len(dataset)
+    source_NVF = dataset.image_NVF if joint else RowArray.of([map_npy(run.root / "align" / "features.npy")])
+    whole_NF = torch.cat([source_NVF[slice(at, at + _BLOCK)][:, 0] for at in range(0, n, _BLOCK)])
+    frozen_NF = functional.normalize(whole_NF, dim=1)
     if joint:
-        image_ND = torch.cat([dataset.image_NVF[slice(at, at + _BLOCK)][:, 0] for at in range(0, n, _BLOCK)])
-        image_ND = functional.normalize(image_ND.float(), dim=1)
-        text_ND = functional.normalize(dataset.text_NG[:].float(), dim=1)
-        frozen_NF = image_ND
+        image_ND, text_ND = frozen_NF, functional.normalize(dataset.text_NG[:], dim=1)
     else:
-        reduced = map_npy(run.root / "align" / "features.npy")
-        image_N1R = torch.from_numpy(reduced[:, :1].copy())
-        text_NG, rows = dataset.text_NG[:], torch.arange(n)
-        heads_seed = derive_seed(seed, "heads", "peers")
-        heads = train_heads(image_N1R, text_NG, number_captions(dataset.captions), rows, HeadsConfig(), heads_seed)
-        image_ND = torch.cat([heads.image(block[:, 0]) for block in image_N1R.split(_BLOCK)])
-        text_ND = torch.cat([heads.text(block) for block in text_NG.split(_BLOCK)])
-        frozen_NF = functional.normalize(image_N1R[:, 0].float(), dim=1)
+        caption_N, heads_seed = number_captions(dataset.captions), derive_seed(seed, "heads", "peers")
+        image_ND, text_ND = train_on_all(source_NVF, dataset.text_NG, caption_N, HeadsConfig(), heads_seed)
     return PeerInput(
         cosine_N=(image_ND * text_ND).sum(1), trained_ND=image_ND, image_NF=frozen_NF, seed=seed, workers=workers
     )

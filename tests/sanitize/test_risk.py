@@ -6,22 +6,49 @@ import numpy as np
 import pytest
 import torch
 
-from roclip_audit.sanitize.risk import AS_RARE, ORDINARY_P, Risk, as_rare, combine, duplicates_p, log_factor
+from roclip_audit.sanitize.copies import CountedCopies
+from roclip_audit.sanitize.risk import (
+    AS_RARE,
+    LEARNED,
+    LEAST_VERSIONS,
+    MOST_VERSIONS,
+    ORDINARY_P,
+    Risk,
+    as_rare,
+    combine,
+    log_factor,
+)
 from roclip_audit.sanitize.suspicion import Calibrated, Interval
 from roclip_audit.sanitize.traits import Traits
 
 
 def risk_of(
-    suspicion: list[float], p: list[float], group: list[int] | None = None, patch: list[float] | None = None
+    suspicion: list[float],
+    p: list[float] | None = None,
+    *,
+    patch: list[float] | None = None,
+    captions: list[int] | None = None,
+    versions: list[int] | None = None,
+    trained: list[float] | None = None,
 ) -> Risk:
     n = len(suspicion)
     s = np.array(suspicion)
     calibrated = Calibrated(s, s, s, Interval(0.05, 0.04, 0.06))
-    nothing = torch.zeros(n, dtype=torch.float64)
+    nothing, alone = torch.zeros(n, dtype=torch.float64), torch.ones(n, dtype=torch.int64)
     patch_N = nothing if patch is None else torch.tensor(patch, dtype=torch.float64)
-    p_N = torch.tensor(p, dtype=torch.float64)
+    p_N = torch.ones(n, dtype=torch.float64) if p is None else torch.tensor(p, dtype=torch.float64)
     traits = Traits(texture_N=nothing, patch_N=patch_N, patch_x_N=nothing, patch_y_N=nothing, p_N=p_N)
-    return combine(calibrated, traits, torch.tensor(group or list(range(n))), torch.arange(n))
+    captions_N = alone if captions is None else torch.tensor(captions)
+    copies = CountedCopies(
+        n_same_N=captions_N,
+        n_same_captions_N=captions_N,
+        n_versions_N=alone if versions is None else torch.tensor(versions),
+    )
+    return combine(calibrated, nothing.float() if trained is None else torch.tensor(trained), traits, copies)
+
+
+def falling(n: int) -> list[float]:
+    return [0.9 - 0.8 * x / n for x in range(n)]
 
 
 def test_factor_is_the_bound_of_sellke_bayarri_berger() -> None:
@@ -55,31 +82,15 @@ def test_odds_multiply() -> None:
     assert float(risk_of([s], [p]).risk_N[0]) == pytest.approx(odds / (1 + odds))
 
 
-def test_a_picture_under_many_captions_is_a_duplicate() -> None:
-    group = [0] * 30 + list(range(1, 9_971))
-    p = duplicates_p(torch.tensor(group), torch.arange(10_000))
-    assert p[:30].tolist() == pytest.approx([2 * 2 / 9_972] * 30)
-    assert p[30:].tolist() == [1.0] * 9_970
-    suspicion = [0.2] * 30 + [0.1] * 9_970
-    assert risk_of(suspicion, [1.0] * 10_000, group).reasons[:31] == ["duplicates"] * 30 + ["pairing"]
-
-
-def test_copies_with_captions_that_fit_are_an_honest_family() -> None:
-    group = [0] * 30 + list(range(1, 971))
-    suspicion = [0.05] * 30 + [0.02] * 600 + [0.1] * 370  # odder than most, but not than seven of ten
-    found = risk_of(suspicion, [1.0] * 1000, group)
-    assert found.risk_N.tolist() == pytest.approx([0.1] * 30 + suspicion[30:])  # no more than their number asks for
-
-
 def test_a_sure_pairing_stays_finite() -> None:
-    found = risk_of([0.0, 1.0], [1e-4, 1e-4]).risk_N
+    found = risk_of([0.0, 1.0], [1e-4, 1e-4], trained=[0.9, -0.9]).risk_N
     assert bool(found.isfinite().all())
     assert found[1] > found[0]
 
 
 def test_a_rare_patch_ranks_with_pairings_that_are_more_frequent() -> None:
     n = 1_000
-    suspicion = [0.9 - 0.8 * x / n for x in range(n)]  # the first are the oddest
+    suspicion = falling(n)  # the first are the oddest
     patch = [0.0] * n
     patch[900], patch[950], patch[10] = 9.0, 8.0, 7.0
     p = [0.01 if value else 1.0 for value in patch]
@@ -94,26 +105,47 @@ def test_a_rare_patch_ranks_with_pairings_that_are_more_frequent() -> None:
 
 
 def test_a_patch_that_chance_explains_is_no_trait() -> None:
-    suspicion = [0.9 - 0.8 * x / 1_000 for x in range(1_000)]
+    suspicion = falling(1_000)
     found = risk_of(suspicion, [0.06] * 1_000, patch=np.random.default_rng(0).normal(size=1_000).tolist())
     assert found.reasons == ["pairing"] * 1_000
     assert found.risk_N.tolist() == pytest.approx(suspicion)
 
 
-def test_a_crowd_of_copies_counts_though_its_captions_fit() -> None:
+def test_what_training_cannot_fit_raises_the_odds_and_what_it_fits_lowers_them() -> None:
+    found = risk_of([0.3] * 4, trained=[0.9, 0.5, 0.5, 0.1]).risk_N
+    odds = found / (1 - found) / (0.3 / 0.7)
+    assert odds.tolist() == pytest.approx([LEARNED**-0.75, 1.0, 1.0, LEARNED**0.75])
+
+
+def test_one_picture_under_two_captions_ranks_by_how_rare_that_is() -> None:
     n = 1_000
-    suspicion = [0.9 - 0.8 * x / n for x in range(n)]
-    group = [*range(n - 20), *[n] * 20]
-    found = risk_of(suspicion, [1.0] * n, group)
+    suspicion = falling(n)
+    found = risk_of(suspicion, captions=[1] * (n - 5) + [2, 2, 3, 3, 3])
+    assert found.reasons[-5:] == ["duplicates"] * 5
+    assert found.risk_N[-3:].tolist() == pytest.approx([suspicion[3 * int(AS_RARE["captions"]) - 1]] * 3)
+    assert found.risk_N[-5] == pytest.approx(suspicion[5 * int(AS_RARE["captions"]) - 1])
+    assert found.risk_N[:-5].tolist() == pytest.approx(suspicion[:-5])
+
+
+def test_a_crowd_of_versions_counts_though_its_captions_fit() -> None:
+    n = 1_000
+    suspicion = falling(n)
+    found = risk_of(suspicion, versions=[1] * (n - 20) + [20] * 20)
     assert found.reasons[-20:] == ["duplicates"] * 20
-    assert found.risk_N[-1] == pytest.approx(suspicion[20 * int(AS_RARE["copies"]) - 1])
+    assert found.risk_N[-1] == pytest.approx(suspicion[20 * int(AS_RARE["versions"]) - 1])
+
+
+def test_a_few_versions_and_what_the_data_is_about_count_for_nothing() -> None:
+    n = 1_000
+    suspicion = falling(n)
+    most = int(MOST_VERSIONS * n) + 1
+    found = risk_of(suspicion, versions=[1] * (n - most - 7) + [most] * most + [LEAST_VERSIONS - 1] * 7)
+    assert found.risk_N.tolist() == pytest.approx(suspicion)
 
 
 def test_where_copies_are_common_they_move_nothing() -> None:
-    n = 1_000
-    suspicion = [0.9 - 0.8 * x / n for x in range(n)]
-    found = risk_of(suspicion, [1.0] * n, [x // 4 for x in range(n)])
-    assert found.risk_N.tolist() == pytest.approx(suspicion)
+    suspicion = falling(1_000)
+    assert risk_of(suspicion, captions=[4] * 1_000).risk_N.tolist() == pytest.approx(suspicion)
 
 
 def test_as_rare_agrees_with_a_plain_search() -> None:

@@ -1,0 +1,144 @@
+"""Copies: which pictures show the same, saved again at most, and which are slight versions of one picture.
+
+Near-duplicates of ``align`` are alike to a network, which cannot tell the hundreds of stars of clip art apart. Here the
+detail of images (``sanitize.detail``) is compared place by place, so that two stars of one family are two:
+
+- the *same* picture: cosine of the detail at 16 x 16 places at least ``SAME``. Files saved again pass, drawings of one
+  family do not.
+- *versions* of a picture: cosine at 8 x 8 places at least ``VERSION``. Crops and shifts of a few per cent and other
+  brightness pass, and so do families whose members differ by a line.
+
+Either is a connected group. Only images that are near to each other in the whole view are compared (``LIKELY``), so the
+cost is linear in the number of pairs.
+
+Source: own construction, docs/experiments.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from roclip_audit.core.groups import connected_groups
+from roclip_audit.core.parallel import map_ordered
+from roclip_audit.core.ranks import evenly_spaced
+from roclip_audit.sanitize.align import Neighbourhood
+from roclip_audit.sanitize.dataset import RowArray
+from roclip_audit.sanitize.detail import GRID, UNIT
+from roclip_audit.sanitize.grouping import duplicates
+from roclip_audit.sanitize.mates import stack_together
+
+SAME, SAME_PLACES = 0.98, 16
+VERSION, VERSION_PLACES = 0.93, 8
+LIKELY = 0.8
+"""Cosine of the whole view from which two images may be versions of one."""
+FLOOR = 0.1
+"""Length of a constant that every image's detail gets, in mean lengths, so that two blank ones are not unlike."""
+_BLOCK = 32
+_SAMPLE = 4_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copies:
+    """Groups of pictures.
+
+    Attributes:
+        same_N: int64 [N], equal for the same picture.
+        version_N: int64 [N], equal for versions of one picture.
+    """
+
+    same_N: Tensor
+    version_N: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountedCopies:
+    """How often every picture occurs.
+
+    Attributes:
+        n_same_N: int64 [N], pairs that show the same picture, this one too.
+        n_same_captions_N: int64 [N], distinct captions of those.
+        n_versions_N: int64 [N], pairs that show a version of the picture, this one too.
+    """
+
+    n_same_N: Tensor
+    n_same_captions_N: Tensor
+    n_versions_N: Tensor
+
+    @classmethod
+    def of(cls, copies: Copies, caption_N: Tensor) -> Self:
+        """Count copies; ``caption_N``, int64 [N], is equal for equal captions."""
+        n_same_N, n_same_captions_N = duplicates(copies.same_N, caption_N)
+        n_versions_N = torch.bincount(copies.version_N)[copies.version_N]
+        return cls(n_same_N=n_same_N, n_same_captions_N=n_same_captions_N, n_versions_N=n_versions_N)
+
+
+def find_copies(detail_N: RowArray, near: Neighbourhood, *, workers: int = 1) -> Copies:
+    """Group the copies among every image's nearest images.
+
+    Args:
+        detail_N: int8 rows [1024, 24].
+        near: the nearest images.
+        workers: threads; the result is the same for every value.
+    """
+    n = len(near.group_N)
+    centred = _Centred.of(detail_N)
+    is_other_NK = near.image_index_NK != torch.arange(n)[:, None]
+    likely_NK = torch.where(is_other_NK & (near.image_similarity_NK >= LIKELY), near.image_index_NK, -1)
+    cosine_SNK = torch.full((2, *likely_NK.shape), -1.0)
+
+    def compare(rows: Tensor) -> Tensor:
+        others_BK = likely_NK[rows]
+        everyone, own, other_BK = stack_together(rows, others_BK)
+        cosines = [
+            torch.einsum("bd,bkd->bk", unit_UD[own], unit_UD[other_BK]) for unit_UD in centred.units(detail_N, everyone)
+        ]
+        return torch.stack(cosines).masked_fill(others_BK < 0, -1.0)
+
+    blocks = torch.nonzero((likely_NK >= 0).any(1))[:, 0].split(_BLOCK)
+    for rows, cosine_SBK in zip(blocks, map_ordered(compare, blocks, workers=workers), strict=True):
+        cosine_SNK[:, rows] = cosine_SBK
+    same_N, version_N = (
+        connected_groups(cosine_NK, likely_NK, least)
+        for cosine_NK, least in zip(cosine_SNK, (SAME, VERSION), strict=True)
+    )
+    return Copies(same_N=same_N, version_N=version_N)
+
+
+@dataclass(frozen=True, slots=True)
+class _Centred:
+    """What all images have in common, at either number of places: their mean, and the length of what is left."""
+
+    mean_S: list[Tensor]
+    length_S: list[float]
+
+    @classmethod
+    def of(cls, detail_N: RowArray) -> Self:
+        sample = evenly_spaced(len(detail_N), _SAMPLE)
+        total_S, length_S = [torch.zeros(1)] * 2, [0.0] * 2
+        for rows in sample.split(_BLOCK):
+            total_S = [total + pooled.sum(0) for total, pooled in zip(total_S, _pooled(detail_N, rows), strict=True)]
+        mean_S = [total / max(1, len(sample)) for total in total_S]
+        for rows in sample.split(_BLOCK):
+            for scale, (pooled, mean) in enumerate(zip(_pooled(detail_N, rows), mean_S, strict=True)):
+                length_S[scale] += float((pooled - mean).norm(dim=1).sum()) / len(sample)
+        return cls(mean_S, length_S)
+
+    def units(self, detail_N: RowArray, rows: Tensor) -> Iterator[Tensor]:
+        """Yield the unit vectors of images, [B, D], at 16 x 16 and at 8 x 8 places."""
+        for pooled_BD, mean_D, length in zip(_pooled(detail_N, rows), self.mean_S, self.length_S, strict=True):
+            floor_B1 = torch.full((len(rows), 1), max(FLOOR * length, 1e-6))
+            yield functional.normalize(torch.cat([pooled_BD - mean_D, floor_B1], 1), dim=1)
+
+
+def _pooled(detail_N: RowArray, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the detail of images, averaged over squares of places: float32 [B, 6144] and [B, 1536]."""
+    channels = (detail_N[rows] / UNIT).transpose(1, 2).unflatten(2, (GRID, GRID))
+    fine = functional.avg_pool2d(channels, GRID // SAME_PLACES)
+    coarse = functional.avg_pool2d(fine, SAME_PLACES // VERSION_PLACES)
+    return fine.flatten(1), coarse.flatten(1)

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import torch
+from PIL import Image
+
+from roclip_audit.sanitize.align import Neighbourhood
+from roclip_audit.sanitize.copies import LIKELY, Copies, CountedCopies, find_copies
+from roclip_audit.sanitize.dataset import RowArray
+from roclip_audit.sanitize.detail import Canvas, Detail
+from tests.encoderkit import pictures
+
+
+def saved_again(image: Image.Image, quality: int) -> Image.Image:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return Image.open(buffer).convert("RGB")
+
+
+def cropped(image: Image.Image, left: float, top: float, kept: float) -> Image.Image:
+    width, height = image.size
+    box = (left * width, top * height, (left + kept) * width, (top + kept) * height)
+    return image.resize(image.size, Image.Resampling.BICUBIC, box=box)
+
+
+def star(n_points: int, radius: float) -> Image.Image:
+    side = 160
+    down, across = np.mgrid[:side, :side] - side / 2 + 0.5
+    edge = radius * (1 + 0.35 * np.cos(n_points * np.arctan2(down, across)))
+    pixels = np.full((side, side, 3), 255, np.uint8)
+    pixels[np.hypot(down, across) < edge] = (40, 60, 200)
+    return Image.fromarray(pixels)
+
+
+def around(n: int, cosine: float = 1.0) -> Neighbourhood:
+    """All images are near to each other."""
+    everyone = torch.arange(n)
+    return Neighbourhood(
+        image_ND=torch.ones(n, 1),
+        text_ND=torch.ones(n, 1),
+        image_similarity_NK=torch.full((n, n), cosine),
+        image_index_NK=everyone.expand(n, n).contiguous(),
+        caption_similarity_CK=torch.ones(n, 0),
+        caption_index_CK=torch.zeros(n, 0, dtype=torch.int64),
+        caption_N=everyone,
+        group_N=torch.zeros(n, dtype=torch.int64),
+    )
+
+
+def copies_of(images: list[Image.Image], cosine: float = 1.0, workers: int = 1) -> Copies:
+    detail = Detail.load().look([Canvas.of(image) for image in images])
+    return find_copies(RowArray.of([detail]), around(len(images), cosine), workers=workers)
+
+
+def test_files_saved_again_are_the_same_and_crops_are_versions() -> None:
+    drawn = pictures(12, sides=(90, 130))
+    images = [*drawn, saved_again(drawn[0], 75), saved_again(drawn[0], 90), cropped(drawn[1], 0.0, 0.02, 0.97)]
+    found = copies_of(images)
+    assert found.same_N[[0, 12, 13]].tolist() == [0, 0, 0]
+    assert len(found.same_N[:12].unique()) == 12
+    assert int(found.same_N[14]) != int(found.same_N[1])
+    assert int(found.version_N[14]) == int(found.version_N[1])
+
+
+def test_the_stars_of_a_family_are_different_pictures() -> None:
+    found = copies_of([*(star(points, radius) for points in (5, 9, 14) for radius in (40, 60)), *pictures(20)])
+    assert len(found.same_N[:6].unique()) == 6
+
+
+def test_what_the_encoder_tells_apart_is_not_compared() -> None:
+    image = pictures(1)[0]
+    assert copies_of([image, image, *pictures(6, seed=1)], LIKELY - 0.01).same_N.tolist() == list(range(8))
+    assert copies_of([image, image, *pictures(6, seed=1)], LIKELY).same_N[:2].tolist() == [0, 0]
+
+
+def test_threads_change_nothing_and_blank_pictures_are_one() -> None:
+    blank = Image.new("RGB", (64, 64), "white")
+    images = [blank, *pictures(70), saved_again(blank, 60)]
+    one, many = copies_of(images), copies_of(images, workers=3)
+    assert one.same_N.tolist() == many.same_N.tolist()
+    assert one.version_N.tolist() == many.version_N.tolist()
+    assert int(one.same_N[0]) == int(one.same_N[-1])
+
+
+def test_counted_by_caption() -> None:
+    copies = Copies(same_N=torch.tensor([0, 0, 0, 1]), version_N=torch.tensor([0, 0, 0, 0]))
+    counted = CountedCopies.of(copies, torch.tensor([5, 5, 2, 3]))
+    assert counted.n_same_N.tolist() == [3, 3, 3, 1]
+    assert counted.n_same_captions_N.tolist() == [2, 2, 2, 1]
+    assert counted.n_versions_N.tolist() == [4] * 4
