@@ -164,6 +164,7 @@ EVIDENCE: tuple[Column, ...] = (
         "Pairs that show a version of the picture, this one too: cropped by a few per cent, brighter or darker, or one "
         "of a family that differs by a line",
     ),
+    Column("family", "UINTEGER", "Number of the family of look-alike images, such as the pieces of a puzzle"),
     Column("n_caption_repeats", "UINTEGER", "Pairs in the run with the same caption"),
     Column("fold", "UTINYINT", "Fold whose heads scored the pair; they saw neither it nor its duplicate group"),
 )

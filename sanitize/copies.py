@@ -1,4 +1,4 @@
-"""Copies: which pictures show the same, saved again at most, and which are slight versions of one picture.
+"""Copies: which pictures show the same, which are slight versions of one picture, which of one family.
 
 Near-duplicates of ``align`` are alike to a network, which cannot tell the hundreds of stars of clip art apart. Here the
 detail of images (``sanitize.detail``) is compared place by place, so that two stars of one family are two:
@@ -7,9 +7,11 @@ detail of images (``sanitize.detail``) is compared place by place, so that two s
   family do not.
 - *versions* of a picture: cosine at 8 x 8 places at least ``VERSION``. Crops and shifts of a few per cent and other
   brightness pass, and so do families whose members differ by a line.
+- a *family* of look-alikes: cosine of the whole view at least ``FAMILY``. The pieces of a puzzle, the keys of a
+  keyboard: whatever is said of one may hold for all.
 
-Either is a connected group. Only images that are near to each other in the whole view are compared (``LIKELY``), so the
-cost is linear in the number of pairs.
+Each is a connected group. For the first two only images that are near to each other in the whole view are compared
+(``LIKELY``), so the cost is linear in the number of pairs.
 
 Source: own construction, docs/experiments.md.
 """
@@ -35,6 +37,7 @@ from roclip_audit.sanitize.mates import stack_together
 
 SAME, SAME_PLACES = 0.98, 16
 VERSION, VERSION_PLACES = 0.93, 8
+FAMILY = 0.85
 LIKELY = 0.8
 """Cosine of the whole view from which two images may be versions of one."""
 FLOOR = 0.1
@@ -50,10 +53,12 @@ class Copies:
     Attributes:
         same_N: int64 [N], equal for the same picture.
         version_N: int64 [N], equal for versions of one picture.
+        family_N: int64 [N], equal for look-alikes.
     """
 
     same_N: Tensor
     version_N: Tensor
+    family_N: Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,18 +69,25 @@ class CountedCopies:
         n_same_N: int64 [N], pairs that show the same picture, this one too.
         n_same_captions_N: int64 [N], distinct captions of those.
         n_versions_N: int64 [N], pairs that show a version of the picture, this one too.
+        family_N: int64 [N], equal for look-alikes.
     """
 
     n_same_N: Tensor
     n_same_captions_N: Tensor
     n_versions_N: Tensor
+    family_N: Tensor
 
     @classmethod
     def of(cls, copies: Copies, caption_N: Tensor) -> Self:
         """Count copies; ``caption_N``, int64 [N], is equal for equal captions."""
         n_same_N, n_same_captions_N = duplicates(copies.same_N, caption_N)
         n_versions_N = torch.bincount(copies.version_N)[copies.version_N]
-        return cls(n_same_N=n_same_N, n_same_captions_N=n_same_captions_N, n_versions_N=n_versions_N)
+        return cls(
+            n_same_N=n_same_N,
+            n_same_captions_N=n_same_captions_N,
+            n_versions_N=n_versions_N,
+            family_N=copies.family_N,
+        )
 
 
 def find_copies(detail_N: RowArray, near: Neighbourhood, *, workers: int = 1) -> Copies:
@@ -107,7 +119,8 @@ def find_copies(detail_N: RowArray, near: Neighbourhood, *, workers: int = 1) ->
         connected_groups(cosine_NK, likely_NK, least)
         for cosine_NK, least in zip(cosine_SNK, (SAME, VERSION), strict=True)
     )
-    return Copies(same_N=same_N, version_N=version_N)
+    family_N = connected_groups(near.image_similarity_NK, near.image_index_NK, FAMILY)
+    return Copies(same_N=same_N, version_N=version_N, family_N=family_N)
 
 
 @dataclass(frozen=True, slots=True)

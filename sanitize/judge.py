@@ -257,6 +257,7 @@ def judge_run(
             "n_same": aligned.copies.n_same_N.tolist(),
             "n_same_captions": aligned.copies.n_same_captions_N.tolist(),
             "n_versions": aligned.copies.n_versions_N.tolist(),
+            "family": aligned.copies.family_N.tolist(),
             "fold": space.fold_N.tolist(),
         }
         rows = list(zip(*(columns[column.name] for column in EVIDENCE), strict=True))

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
 from roclip_audit.core.errors import ConfigError
 from roclip_audit.sanitize.campaigns.excess import MIN_RHO, Null, fit_null, holm, tail
-from roclip_audit.sanitize.campaigns.groups import MIN_UNITS, Group
+from roclip_audit.sanitize.campaigns.groups import MIN_UNITS, Group, traced_groups
 
 MIN_GROUPS: Final = 20
 HARM: Final = 1.0  # log likelihood by which a group must worsen the prediction to go before all others
@@ -31,8 +31,6 @@ class CampaignConfig:
 
     Attributes:
         unrelated: p-value of the pairing above which a pair counts as suspicious: 1 - this share of unrelated pairs do.
-        trait_p, unrelated_if_traced: of pairs whose ``trait_p`` is as small, the lower p-value of the pairing suffices:
-            sound families share traits too, but their captions fit.
         level: chance of any false campaign, over all groups tested.
         min_ratio: suspicious share over base rate that a campaign has at least.
         min_excess: suspicious share minus base rate that a campaign has at least.
@@ -40,8 +38,6 @@ class CampaignConfig:
     """
 
     unrelated: float = 0.2
-    trait_p: float = 1e-3
-    unrelated_if_traced: float = 0.05
     level: float = 0.05
     min_ratio: float = 2.0
     min_excess: float = 0.15
@@ -59,9 +55,9 @@ class Found:
     Attributes:
         group: its pairs.
         n_suspicious: suspicious pairs among them.
-        base_rate: share of suspicious pairs outside.
+        base_rate: share of suspicious pairs outside; of a trait, among other pairs that share one.
         p_value, p_corrected: of its units, see ``excess``.
-        n_tested: groups that were tested in all.
+        n_tested: groups that were tested with it.
     """
 
     group: Group
@@ -72,19 +68,56 @@ class Found:
     n_tested: int
 
 
-def choose(groups: Sequence[Group], suspicious_N: np.ndarray, config: CampaignConfig) -> list[Found]:
-    """Return the campaigns among groups, the most significant first.
+def choose(
+    groups: Sequence[Group], suspicious_N: np.ndarray, traced_N: np.ndarray, config: CampaignConfig
+) -> list[Found]:
+    """Return the campaigns among groups of all pairs and among groups of pairs that share a trait, surest first.
+
+    An attack on a word is diluted by the sound pairs that name it. Where its pictures share something, they are
+    compared with the other pairs whose pictures do: the traced pairs are a data set of their own, with a base rate of
+    their own, for honest families share traits too. A group of all pairs whose suspicious ones are mostly in campaigns
+    of a trait is left out.
+
+    Args:
+        groups: candidates; a group of kind ``captions`` makes one of kind ``trait``, too.
+        suspicious_N: bool [N], the pairs that count.
+        traced_N: bool [N], the pairs that share a trait.
+        config: see CampaignConfig.
+    """
+    rows_T, place_N = np.flatnonzero(traced_N), np.cumsum(traced_N) - 1
+    of_traced = [_moved(group, place_N) for group in traced_groups(groups, traced_N)]
+    n_kinds = len({group.kind for group in [*groups, *of_traced]})
+    by_trait = [
+        replace(found, group=_moved(found.group, rows_T))
+        for found in choose_among(of_traced, suspicious_N[rows_T], config, n_kinds=n_kinds)
+    ]
+    covered_N = np.zeros(len(suspicious_N), dtype=bool)
+    for found in by_trait:
+        covered_N[found.group.rows] = True
+    of_all = choose_among(groups, suspicious_N, config, n_kinds=n_kinds)
+    kept = [found for found in of_all if not _mostly(covered_N, found.group, suspicious_N)]
+    return sorted([*kept, *by_trait], key=lambda found: found.p_corrected)
+
+
+def _moved(group: Group, place_N: np.ndarray) -> Group:
+    return replace(group, rows=place_N[group.rows], units=place_N[group.units])
+
+
+def choose_among(
+    groups: Sequence[Group], suspicious_N: np.ndarray, config: CampaignConfig, *, n_kinds: int
+) -> list[Found]:
+    """Return the campaigns among groups, the most significant first; ``n_kinds`` are tested in all.
 
     Attacks would widen the null that they are tested against. So what is significant against the narrowest null (rho at
-    its floor) is left out when the null is fitted, and everything is tested against the fitted one.
+    its floor), kind by kind, is left out when the null is fitted, and everything is tested against the fitted one.
     """
     if not groups or not suspicious_N.any():
         return []
     kinds = sorted({group.kind for group in groups})
     narrow = dict.fromkeys(kinds, Null(float(suspicious_N.mean()), MIN_RHO))
-    trimmed, _, _ = _significant(groups, suspicious_N, narrow, config)
+    trimmed, _, _ = _significant(groups, suspicious_N, narrow, config, n_kinds=1)
     nulls = _nulls(groups, trimmed, suspicious_N)
-    chosen, p_G, corrected_G = _significant(groups, suspicious_N, nulls, config)
+    chosen, p_G, corrected_G = _significant(groups, suspicious_N, nulls, config, n_kinds=n_kinds)
     return [
         Found(
             group=groups[index],
@@ -99,11 +132,16 @@ def choose(groups: Sequence[Group], suspicious_N: np.ndarray, config: CampaignCo
 
 
 def _significant(
-    groups: Sequence[Group], suspicious_N: np.ndarray, nulls: Mapping[str, Null], config: CampaignConfig
+    groups: Sequence[Group],
+    suspicious_N: np.ndarray,
+    nulls: Mapping[str, Null],
+    config: CampaignConfig,
+    *,
+    n_kinds: int,
 ) -> tuple[list[int], np.ndarray, np.ndarray]:
     """Return the groups that pass and are needed, the most significant first; p-values, corrected p-values."""
     p_G = np.array([tail(len(g.units), int(suspicious_N[g.units].sum()), nulls[g.kind]) for g in groups])
-    corrected_G = _corrected(groups, p_G)
+    corrected_G = _corrected(groups, p_G, n_kinds)
     listed = [
         index
         for index in np.argsort(p_G, kind="stable").tolist()
@@ -112,13 +150,12 @@ def _significant(
     return _leave_out(groups, listed, suspicious_N), p_G, corrected_G
 
 
-def _corrected(groups: Sequence[Group], p_G: np.ndarray) -> np.ndarray:
+def _corrected(groups: Sequence[Group], p_G: np.ndarray, n_kinds: int) -> np.ndarray:
     """Correct by Holm within each kind and by Bonferroni over kinds: thousands of words do not hide the few shards."""
     corrected_G = np.ones(len(p_G))
     kind_G = np.array([group.kind for group in groups])
-    kinds = sorted(set(kind_G.tolist()))
-    for kind in kinds:
-        corrected_G[kind_G == kind] = np.minimum(1.0, len(kinds) * holm(p_G[kind_G == kind]))
+    for kind in sorted(set(kind_G.tolist())):
+        corrected_G[kind_G == kind] = np.minimum(1.0, n_kinds * holm(p_G[kind_G == kind]))
     return corrected_G
 
 
@@ -128,7 +165,9 @@ def _outside(group: Group, suspicious_N: np.ndarray) -> float:
 
 
 def _is_large(group: Group, suspicious_N: np.ndarray, config: CampaignConfig) -> bool:
-    share, base = float(suspicious_N[group.units].mean()), _outside(group, suspicious_N)
+    """Ask for an effect both in units and in pairs: a family that counts once leaves only its outliers as units."""
+    share = min(float(suspicious_N[group.units].mean()), float(suspicious_N[group.rows].mean()))
+    base = _outside(group, suspicious_N)
     return share >= config.min_ratio * base and share >= base + config.min_excess
 
 

@@ -1,7 +1,8 @@
 """Candidate groups: sets of pairs that somebody may have planted together, made without looking at their suspicion.
 
-What is counted is not the pair but the *unit*: a near-duplicate picture counts once in a group, because copies are
-doubted together. In a group of near-duplicate pictures the distinct captions are the units.
+What is counted is not the pair but the *unit*: a family of look-alike pictures counts once in a group, because copies
+and the pieces of one puzzle are doubted together. In a group of near-duplicate pictures the distinct captions are the
+units.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from roclip_audit.sanitize.campaigns.scored import Scored
 from roclip_audit.sanitize.grouping import caption_key
 
 MIN_UNITS: Final = 5
+MIN_WORDED: Final = 10  # of captions: fewer that the encoder happens not to see are in every data set
 MAX_SHARE: Final = 0.2  # of all pairs; a larger group is the data set
 CLUSTER_SIZE: Final = 40
 MAX_CLUSTERS: Final = 1_000
@@ -34,7 +36,8 @@ class Group:
     """Pairs that share something.
 
     Attributes:
-        kind: ``captions``, ``duplicate_image``, ``domain``, ``shard``, or what a caller adds.
+        kind: ``captions``, ``trait`` (captions and a trait), ``duplicate_image``, ``domain``, ``shard``, or what a
+            caller adds.
         label: what names the group; text of the scanned data.
         rows: int64, its pairs, rising.
         units: int64, one row for each that counts on its own, rising.
@@ -58,10 +61,21 @@ def candidate_groups(scored: Scored, *, seed: int) -> list[Group]:
     return groups
 
 
+def traced_groups(groups: Iterable[Group], traced_N: np.ndarray) -> Iterator[Group]:
+    """Yield what is left of groups of captions where only pairs that share a trait count; of equal ones the first."""
+    seen: set[bytes] = set()
+    for group in groups:
+        if group.kind == "captions":
+            rows, units = group.rows[traced_N[group.rows]], group.units[traced_N[group.units]]
+            if len(units) >= MIN_WORDED and (members := rows.tobytes()) not in seen:
+                seen.add(members)
+                yield Group(kind="trait", label=group.label, rows=rows, units=units, exact=group.exact)
+
+
 def group_of(scored: Scored, kind: str, label: str, rows: Iterable[int], *, exact: bool = True) -> Group:
-    """Make a group of pairs in which a near-duplicate picture counts once."""
+    """Make a group of pairs in which a family of look-alike pictures counts once."""
     members = np.array(sorted(rows), dtype=np.int64)
-    return Group(kind=kind, label=label, rows=members, units=_first_of(members, scored.duplicate_N), exact=exact)
+    return Group(kind=kind, label=label, rows=members, units=_first_of(members, scored.family_N), exact=exact)
 
 
 def _first_of(rows: np.ndarray, number_N: np.ndarray) -> np.ndarray:
@@ -70,9 +84,9 @@ def _first_of(rows: np.ndarray, number_N: np.ndarray) -> np.ndarray:
     return np.sort(rows[first])
 
 
-def _usable(groups: Iterable[Group], n: int, max_share: float) -> Iterator[Group]:
+def _usable(groups: Iterable[Group], n: int, max_share: float, least: int = MIN_UNITS) -> Iterator[Group]:
     for group in groups:
-        if len(group.units) >= MIN_UNITS and len(group.rows) <= max_share * n:
+        if len(group.units) >= least and len(group.rows) <= max_share * n:
             yield group
 
 
@@ -109,13 +123,14 @@ def _of_captions(scored: Scored, seed: int) -> Iterator[Group]:
         for phrase in {*found, *map(" ".join, itertools.pairwise(found))}:
             by_phrase[phrase].append(row)
     most = MAX_SHARE * len(scored)
-    phrases = [phrase for phrase, rows in by_phrase.items() if MIN_UNITS <= len(rows) <= most]
+    phrases = [phrase for phrase, rows in by_phrase.items() if MIN_WORDED <= len(rows) <= most]
     seen: set[bytes] = set()
     for phrase in sorted(phrases, key=lambda phrase: (phrase.count(" "), phrase)):
         members = np.array(by_phrase[phrase], dtype=np.int64).tobytes()
         if members not in seen:
             seen.add(members)
-            yield from _usable([group_of(scored, "captions", phrase, by_phrase[phrase])], len(scored), MAX_SHARE)
+            group = group_of(scored, "captions", phrase, by_phrase[phrase])
+            yield from _usable([group], len(scored), MAX_SHARE, MIN_WORDED)
     n_clusters = min(MAX_CLUSTERS, len(scored) // CLUSTER_SIZE)
     if n_clusters < 2:
         return
@@ -124,7 +139,8 @@ def _of_captions(scored: Scored, seed: int) -> Iterator[Group]:
     for cluster in range(n_clusters):
         rows = torch.nonzero(cluster_N == cluster)[:, 0].tolist()
         label = _telling_words([words[row] for row in rows], frequency, len(scored))
-        yield from _usable([group_of(scored, "captions", label, rows, exact=False)], len(scored), MAX_SHARE)
+        group = group_of(scored, "captions", label, rows, exact=False)
+        yield from _usable([group], len(scored), MAX_SHARE, MIN_WORDED)
 
 
 def _telling_words(captions: list[list[str]], frequency: Mapping[str, int], n: int) -> str:

@@ -17,7 +17,7 @@ from roclip_audit.core.run import RunFolder
 from roclip_audit.core.shards import Shard
 from roclip_audit.sanitize.grouping import number_captions
 
-_MEASURED = ("uid", "p_value", "trait_p", "duplicate_group")
+_MEASURED = ("uid", "p_value", "trait_p", "duplicate_group", "family")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +33,7 @@ class Scored:
         trait_p_N: float64 [N]; small if the image shares fine structure with those of similar captions.
         caption_N: int64 [N], equal for equal captions.
         duplicate_N: int64 [N], equal for near-duplicate images.
+        family_N: int64 [N], equal for look-alike images.
         text_ND: float32 [N, D], unit vectors of the captions.
     """
 
@@ -47,6 +48,7 @@ class Scored:
     trait_p_N: np.ndarray
     caption_N: np.ndarray
     duplicate_N: np.ndarray
+    family_N: np.ndarray
     text_ND: Tensor
 
     def __len__(self) -> int:
@@ -89,5 +91,6 @@ def load_scored(run: RunFolder, shards: Sequence[Shard]) -> Scored:
         trait_p_N=np.array(table["trait_p"].to_pylist(), dtype=np.float64),
         caption_N=number_captions(captions).numpy(),
         duplicate_N=np.array(table["duplicate_group"].to_pylist(), dtype=np.int64),
+        family_N=np.array(table["family"].to_pylist(), dtype=np.int64),
         text_ND=torch.nn.functional.normalize(torch.cat(texts), dim=1),
     )

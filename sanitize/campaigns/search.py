@@ -11,7 +11,7 @@ from PIL import Image
 
 from roclip_audit.core.progress import Reporter
 from roclip_audit.core.run import RunFolder, write_atomic
-from roclip_audit.core.schema import CAMPAIGN_PAIRS, CAMPAIGNS
+from roclip_audit.core.schema import CAMPAIGN_PAIRS, CAMPAIGNS, TRAIT_P
 from roclip_audit.core.shards import Shard
 from roclip_audit.core.tables import table_writer
 from roclip_audit.core.terminal import printable
@@ -56,8 +56,8 @@ def find_campaigns(
     """
     scored = load_scored(run, shards)
     groups = [*candidate_groups(scored, seed=seed), *more_groups]
-    suspicious_N = suspicious_pairs(scored, config)
-    campaigns = choose(groups, suspicious_N, config)
+    suspicious_N = scored.p_value_N > config.unrelated
+    campaigns = choose(groups, suspicious_N, scored.trait_p_N <= TRAIT_P, config)
     for old in (run.root / FOLDER).glob("*-trigger.png"):
         old.unlink()
     triggers: list[Trigger | None] = []
@@ -78,13 +78,6 @@ def find_campaigns(
         "n_triggers": sum(trigger is not None for trigger in triggers),
         "n_tested": len(groups),
     }
-
-
-def suspicious_pairs(scored: Scored, config: CampaignConfig) -> np.ndarray:
-    """Return which pairs count: the caption does not fit, or hardly fits and the image shares a trait: bool [N]."""
-    traced_N = scored.trait_p_N <= config.trait_p
-    counts_N: np.ndarray = scored.p_value_N > np.where(traced_N, config.unrelated_if_traced, config.unrelated)
-    return counts_N
 
 
 def _save(picture: np.ndarray, path: Path) -> None:

@@ -31,13 +31,18 @@ def tell(found: Found, scored: Scored, trigger: Trigger | None) -> str:
             f"{n:,} pairs show the same picture under {len(group.units):,} different captions, such as {example}: "
             f"{found.n_suspicious:,} of them do not fit it"
         )
+    elif group.kind == "trait":
+        text = (
+            f"{n:,} pairs {_whose(found)} and whose pictures share a trait: {found.n_suspicious:,} of them do not fit"
+        )
     elif group.kind == "captions":
         text = f"{n:,} pairs {_whose(found)}: {found.n_suspicious:,} of their pictures do not fit"
     else:
         what = _SHARED.get(group.kind, f"share the {group.kind}")
         text = f"{n:,} pairs {what} {quoted(group.label)}: in {found.n_suspicious:,} picture and caption do not fit"
+    others = "of other pairs that share one" if group.kind == "trait" else "elsewhere"
     text += (
-        f", {found.n_suspicious / n:.0%} against {found.base_rate:.0%} elsewhere "
+        f", {found.n_suspicious / n:.0%} against {found.base_rate:.0%} {others} "
         f"(p = {found.p_corrected:.1g}, corrected for {found.n_tested:,} groups)"
     )
     if trigger is not None:

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from roclip_audit.sanitize.align import Neighbourhood
-from roclip_audit.sanitize.copies import LIKELY, Copies, CountedCopies, find_copies
+from roclip_audit.sanitize.copies import FAMILY, LIKELY, Copies, CountedCopies, find_copies
 from roclip_audit.sanitize.dataset import RowArray
 from roclip_audit.sanitize.detail import Canvas, Detail
 from tests.encoderkit import pictures
@@ -75,6 +75,12 @@ def test_what_the_encoder_tells_apart_is_not_compared() -> None:
     assert copies_of([image, image, *pictures(6, seed=1)], LIKELY).same_N[:2].tolist() == [0, 0]
 
 
+def test_look_alikes_are_a_family_whatever_their_detail() -> None:
+    images = pictures(4)
+    assert copies_of(images, FAMILY).family_N.tolist() == [0] * 4
+    assert copies_of(images, FAMILY - 0.01).family_N.tolist() == list(range(4))
+
+
 def test_threads_change_nothing_and_blank_pictures_are_one() -> None:
     blank = Image.new("RGB", (64, 64), "white")
     images = [blank, *pictures(70), saved_again(blank, 60)]
@@ -85,8 +91,11 @@ def test_threads_change_nothing_and_blank_pictures_are_one() -> None:
 
 
 def test_counted_by_caption() -> None:
-    copies = Copies(same_N=torch.tensor([0, 0, 0, 1]), version_N=torch.tensor([0, 0, 0, 0]))
+    copies = Copies(
+        same_N=torch.tensor([0, 0, 0, 1]), version_N=torch.tensor([0, 0, 0, 0]), family_N=torch.tensor([0, 0, 1, 1])
+    )
     counted = CountedCopies.of(copies, torch.tensor([5, 5, 2, 3]))
     assert counted.n_same_N.tolist() == [3, 3, 3, 1]
     assert counted.n_same_captions_N.tolist() == [2, 2, 2, 1]
     assert counted.n_versions_N.tolist() == [4] * 4
+    assert counted.family_N.tolist() == [0, 0, 1, 1]

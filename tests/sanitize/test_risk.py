@@ -43,6 +43,7 @@ def risk_of(
         n_same_N=captions_N,
         n_same_captions_N=captions_N,
         n_versions_N=alone if versions is None else torch.tensor(versions),
+        family_N=torch.arange(n),
     )
     return combine(calibrated, nothing.float() if trained is None else torch.tensor(trained), traits, copies)
 

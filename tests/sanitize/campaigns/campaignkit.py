@@ -39,6 +39,7 @@ def scored_of(
     *,
     urls: Sequence[str | None] | None = None,
     duplicate: Sequence[int] | None = None,
+    family: Sequence[int] | None = None,
     trait_p: np.ndarray | None = None,
     folder: Path | None = None,
     picture: Callable[[int], bytes] | None = None,
@@ -81,6 +82,7 @@ def scored_of(
         trait_p_N=np.ones(n) if trait_p is None else trait_p,
         caption_N=number_captions(captions).numpy(),
         duplicate_N=np.array(duplicate) if duplicate is not None else np.arange(n),
+        family_N=np.array(family if family is not None else duplicate if duplicate is not None else range(n)),
         text_ND=torch.nn.functional.normalize(torch.from_numpy(text).float(), dim=1),
     )
 

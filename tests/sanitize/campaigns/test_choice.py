@@ -8,17 +8,22 @@ import numpy as np
 import pytest
 
 from roclip_audit.core.errors import ConfigError
+from roclip_audit.core.schema import TRAIT_P
 from roclip_audit.sanitize.campaigns.choice import CampaignConfig, Found, choose
 from roclip_audit.sanitize.campaigns.groups import candidate_groups, group_of
 from roclip_audit.sanitize.campaigns.scored import Scored
-from roclip_audit.sanitize.campaigns.search import suspicious_pairs
 from tests.sanitize.campaigns.campaignkit import NOUNS, clean_captions, clean_p, scored_of
 
 CONFIG = CampaignConfig()
 
 
 def campaigns(scored: Scored, config: CampaignConfig = CONFIG) -> list[Found]:
-    return choose(candidate_groups(scored, seed=0), suspicious_pairs(scored, config), config)
+    return choose(candidate_groups(scored, seed=0), scored.p_value_N > config.unrelated, traced(scored), config)
+
+
+def traced(scored: Scored) -> np.ndarray:
+    shares: np.ndarray = scored.trait_p_N <= TRAIT_P
+    return shares
 
 
 def test_an_attack_with_templates_is_one_campaign_and_named_by_its_target() -> None:
@@ -67,9 +72,9 @@ def test_groups_that_a_caller_adds_keep_their_kind() -> None:
     rng = np.random.default_rng(3)
     scored = scored_of(clean_captions(1_000, rng), clean_p(1_000, rng))
     scored.p_value_N[:40] = 0.9
-    extra = group_of(scored, "trait", "stripes", range(20))
-    found = choose([*candidate_groups(scored, seed=0), extra], scored.p_value_N > 0.2, CONFIG)
-    assert [(one.group.kind, one.group.label) for one in found] == [("trait", "stripes")]
+    extra = group_of(scored, "uploader", "mallory", range(20))
+    found = choose([*candidate_groups(scored, seed=0), extra], scored.p_value_N > 0.2, traced(scored), CONFIG)
+    assert [(one.group.kind, one.group.label) for one in found] == [("uploader", "mallory")]
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.05])
@@ -107,10 +112,69 @@ def test_a_significant_but_small_excess_is_no_campaign() -> None:
     assert campaigns(scored, dataclasses.replace(CONFIG, min_excess=0.5)) == []
 
 
-def test_a_shared_trait_makes_a_doubtful_pairing_count() -> None:
-    p, trait = np.array([0.3, 0.1, 0.1, 0.01]), np.array([1.0, 1.0, 1e-4, 1e-4])
-    scored = scored_of(["a", "b", "c", "d"], p, trait_p=trait)
-    assert suspicious_pairs(scored, CONFIG).tolist() == [True, False, True, False]
+def test_pairs_that_share_a_trait_are_compared_with_others_that_do() -> None:
+    """Fifteen of 75 bananas are planted and share a trait; honest families share traits, too, and fit as badly."""
+    rng = np.random.default_rng(6)
+    captions, p = clean_captions(2_000, rng), clean_p(2_000, rng)
+    trait = np.where(np.arange(2_000) < 400, 0.01, 1.0)
+    p[:400] = np.where(rng.random(400) < 0.15, 0.9, 0.01)
+    for row in [*range(400, 460), *range(15)]:
+        captions[row] = f"banana {captions[row]}"
+    p[:15], p[400:460] = 0.9, 0.01
+    found = campaigns(scored_of(captions, p, trait_p=trait))
+    assert [(one.group.kind, one.group.label) for one in found] == [("trait", "banana")]
+    assert found[0].group.rows.tolist() == list(range(15))
+    assert found[0].base_rate == pytest.approx(float((p[15:400] > CONFIG.unrelated).mean()))
+    assert campaigns(scored_of(captions, p)) == []
+
+
+def test_an_honest_family_that_shares_a_trait_and_is_seen_badly_is_no_campaign() -> None:
+    rng = np.random.default_rng(7)
+    captions, p = clean_captions(2_000, rng), clean_p(2_000, rng)
+    trait = np.where(np.arange(2_000) < 300, 0.01, 1.0)
+    p[:300] = np.where(rng.random(300) < 0.4, 0.9, 0.01)  # traced pairs fit worse than others, whatever the family
+    for row in range(20):
+        captions[row] = f"dell {captions[row]}"
+    p[:20] = [0.9] * 10 + [0.01] * 10
+    assert campaigns(scored_of(captions, p, trait_p=trait)) == []
+
+
+def puzzle(n: int) -> tuple[list[str], np.ndarray]:
+    """Return captions and p-values of which the first 30 are pieces of one puzzle that fit badly."""
+    rng = np.random.default_rng(9)
+    captions, p = clean_captions(n, rng), clean_p(n, rng)
+    for row in range(30):
+        captions[row] = "jigsaw blue (shape)"
+    p[:30] = 0.4
+    return captions, p
+
+
+def test_a_family_of_look_alikes_counts_once() -> None:
+    captions, p = puzzle(1_500)
+    assert campaigns(scored_of(captions, p, family=[0] * 30 + list(range(30, 1_500)))) == []
+    (counted_by_picture,) = campaigns(scored_of(captions, p))
+    assert counted_by_picture.group.rows.tolist() == list(range(30))
+
+
+def test_the_outliers_of_a_family_are_no_campaign() -> None:
+    """Of 200 stars that fit, 15 lost their picture: as units they are 15 of 16."""
+    rng = np.random.default_rng(10)
+    captions, p = clean_captions(2_000, rng), clean_p(2_000, rng)
+    for row in range(200):
+        captions[row] = f"star {captions[row]}"
+    p[:200] = np.where(np.arange(200) < 15, 0.9, 0.01)
+    family = [row if row < 15 or row >= 200 else 15 for row in range(2_000)]
+    assert campaigns(scored_of(captions, p, family=family)) == []
+
+
+def test_the_same_pairs_are_told_once() -> None:
+    rng = np.random.default_rng(8)
+    captions, p = clean_captions(2_000, rng), clean_p(2_000, rng)
+    for row in range(30):
+        captions[row] = f"banana {captions[row]}"
+    p[:30] = 0.9
+    trait = np.where(np.arange(2_000) < 30, 0.001, np.where(np.arange(2_000) < 200, 0.02, 1.0))
+    assert [one.group.kind for one in campaigns(scored_of(captions, p, trait_p=trait))] == ["trait"]
 
 
 def test_settings_are_checked() -> None:

@@ -27,7 +27,11 @@ def test_what_a_sentence_says() -> None:
         "(p = 1e-06, corrected for 1,000 groups)."
     )
     assert "from the domain 'x.example'" in tell(found("domain", "x.example"), scored, None)
-    assert "share the trait 'waves'" in tell(found("trait", "waves"), scored, None)
+    assert tell(found("trait", "banana"), scored, None).startswith(
+        "8 pairs whose captions name 'banana' and whose pictures share a trait: 6 of them do not fit, 75% against 7% "
+        "of other pairs that share one "
+    )
+    assert "share the uploader 'x'" in tell(found("uploader", "x"), scored, None)
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
