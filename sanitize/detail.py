@@ -62,11 +62,16 @@ class Canvas:
     filled: tuple[float, float]
 
     @classmethod
-    def of(cls, image: Image.Image) -> Self:
-        """Draw an RGB image on a canvas."""
+    def of(cls, image: Image.Image, shrunk: Image.Image | None = None) -> Self:
+        """Draw an RGB image on a canvas.
+
+        Args:
+            image: of any size.
+            shrunk: ``shrink(image, SHRINK_PX)`` if it is at hand.
+        """
         longer = max(image.size)
         filled = (image.width / longer, image.height / longer)
-        return cls(np.asarray(whole(shrink(image, SHRINK_PX), IMAGE_PX)), filled)
+        return cls(np.asarray(whole(shrunk or shrink(image, SHRINK_PX), IMAGE_PX)), filled)
 
 
 class Detail:

@@ -30,7 +30,9 @@ from roclip_audit.core.tables import table_writer
 from roclip_audit.core.tar import Buffer
 from roclip_audit.sanitize.detail import DIM, N_PLACES, Canvas, Detail
 from roclip_audit.sanitize.encoders import Encoder
+from roclip_audit.sanitize.encoders.embedded import SHRINK_PX
 from roclip_audit.sanitize.grain import GRAIN_PX, grain
+from roclip_audit.sanitize.views import shrink
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -192,9 +194,10 @@ def _encode_images(
         item, image = _decode_row(shard, buffer, config, row)
         seen.append(item)
         if image is not None:
-            prepared.append(encoder.prepare_image(image))
+            shrunk = shrink(image, SHRINK_PX)  # large images are read once for both
+            prepared.append(encoder.prepare_image(shrunk if encoder.shrink_px == SHRINK_PX else image))
             grains.append(grain(image))
-            canvases.append(Canvas.of(image))
+            canvases.append(Canvas.of(image, shrunk))
     if not prepared:
         nothing = np.empty((0, len(encoder.views), encoder.image_dim), dtype=np.float16)
         return seen, _Images(

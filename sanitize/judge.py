@@ -58,7 +58,7 @@ from roclip_audit.sanitize.repair import repair
 from roclip_audit.sanitize.risk import combine
 from roclip_audit.sanitize.space import Ranks, Space, contest
 from roclip_audit.sanitize.suspicion import Calibrated, SuspicionConfig, calibrate
-from roclip_audit.sanitize.traits import TraitConfig, Traits, find_traits
+from roclip_audit.sanitize.traits import TraitConfig, Traits, find_traits, n_comparisons
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +118,8 @@ def align_run(dataset: Dataset, run: RunFolder, judging: Judging, reporter: Repo
             )
 
     def shared(cluster_N: Tensor, control_NR: Tensor) -> Traits:
-        with reporter.stage("traits", total=len(dataset)) as progress:
+        total = n_comparisons(len(dataset), judging.traits)
+        with reporter.stage("traits", total=total, unit="comparisons") as progress:
             return find_traits(
                 dataset.grain_N,
                 dataset.detail_N,

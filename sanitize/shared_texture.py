@@ -10,6 +10,7 @@ Source: own construction. Cost: one product of (pairs x mates of their cluster) 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
@@ -49,6 +50,7 @@ def find_shared_textures(
     group_N: Tensor,
     *,
     workers: int = 1,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> SharedTextures:
     """Compare images with their mates, cluster by cluster.
 
@@ -60,6 +62,7 @@ def find_shared_textures(
         image_NVR: features of every view.
         group_N: int64 [N], equal for near-duplicate images.
         workers: threads; the result is the same for every value.
+        advance: called with the number of images finished.
     """
     cosine_BK, likeness_BK = torch.empty(mates_BK.shape), torch.empty(mates_BK.shape)
     blocks = list(blocks_of(cluster_B, _BLOCK))
@@ -68,6 +71,7 @@ def find_shared_textures(
     )
     for block, (cosine_bK, likeness_bK) in zip(blocks, found, strict=True):
         cosine_BK[block], likeness_BK[block] = cosine_bK, likeness_bK
+        advance(len(block))
     same = group_N[mates_BK.clamp_min(0)] == group_N[rows][:, None]
     return SharedTextures(cosine=cosine_BK, likeness=likeness_BK.masked_fill((mates_BK < 0) | same, torch.nan))
 

@@ -74,6 +74,11 @@ class Traits:
     p_N: Tensor
 
 
+def n_comparisons(n: int, config: TraitConfig) -> int:
+    """Return how often an image is compared with its mates, in two ways, for n images and their controls."""
+    return 2 * (n + min(n, config.n_controls))
+
+
 def find_traits(
     grain_N: RowArray,
     detail_N: RowArray,
@@ -97,7 +102,7 @@ def find_traits(
         control_N: int64 [N], a row whose caption is re-paired with the image.
         config: see TraitConfig.
         workers: threads; the result is the same for every value.
-        advance: called with the number of pairs finished.
+        advance: called with the number of comparisons finished, of ``n_comparisons``.
     """
     n = len(near.caption_N)
     mates_NK = find_mates(near, config.n_mates)
@@ -107,16 +112,18 @@ def find_traits(
 
     def textures(rows: Tensor, paired: Tensor) -> SharedTextures:
         mates_BK, cluster_B = mates_NK[paired], cluster_N[paired]
-        return find_shared_textures(rows, mates_BK, cluster_B, grain_N, image_NVR, near.group_N, workers=workers)
+        return find_shared_textures(
+            rows, mates_BK, cluster_B, grain_N, image_NVR, near.group_N, workers=workers, advance=advance
+        )
 
-    def patches(rows: Tensor, paired: Tensor, advance: Callable[[int], None] = lambda _: None) -> SharedPatches:
+    def patches(rows: Tensor, paired: Tensor) -> SharedPatches:
         mates_BK, cluster_B = mates_NK[paired], cluster_N[paired]
         return find_shared_patches(rows, mates_BK, cluster_B, detail_N, near, workers=workers, advance=advance)
 
     chance = textures(sample, partner)
     scale = TextureScale.of(chance, most_alike=config.most_alike, n_strongest=config.n_strongest)
     texture_N = scale.strength(textures(everyone, everyone))
-    patch, by_chance = patches(everyone, everyone, advance), patches(sample, partner).strength_BS
+    patch, by_chance = patches(everyone, everyone), patches(sample, partner).strength_BS
     middle_S, spread_S = _spread_of(by_chance)
     patch_NS, chance_BS = ((strength - middle_S) / spread_S for strength in (patch.strength_BS, by_chance))
     patch_N, scale_N = patch_NS.max(1)

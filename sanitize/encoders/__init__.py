@@ -64,6 +64,8 @@ class Encoder(Protocol):
     """True if images and captions share one space; then the features have unit length."""
     image_dim: int
     text_dim: int
+    shrink_px: int | None
+    """Longer side that it shrinks images to first, so that one that was shrunk already gives the same; None: does not."""
 
     def prepare_image(self, image: Image.Image) -> np.ndarray:
         """Turn one RGB image into the array of all its views, [V, ...], ready to be stacked."""

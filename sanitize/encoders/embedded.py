@@ -45,6 +45,7 @@ class EmbeddedEncoder:
     joint = False
     image_dim = 1280
     text_dim = 384
+    shrink_px: int | None = SHRINK_PX
 
     def __init__(self, backbone: nn.Module, text: MiniLM, *, views: tuple[str, ...], precision: str) -> None:
         self._backbone = backbone

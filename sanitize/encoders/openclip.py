@@ -38,6 +38,7 @@ class OpenClipEncoder:
 
     default_views: ClassVar[tuple[str, ...]] = ("whole",)
     joint = True
+    shrink_px: int | None = None
 
     def __init__(self, loaded: LoadedModel, config: EncoderConfig) -> None:
         self.name = loaded.name

@@ -21,9 +21,10 @@ from roclip_audit.core.shards import Shard, expand_shards
 from roclip_audit.sanitize.detail import Canvas, Detail
 from roclip_audit.sanitize.encode import ENCODED, EncodeConfig, encode_shard
 from roclip_audit.sanitize.encoders import Encoder, build_encoder
+from roclip_audit.sanitize.encoders.embedded import SHRINK_PX
 from roclip_audit.sanitize.grain import grain
 from roclip_audit.sanitize.index import IndexConfig, index_shard
-from tests.encoderkit import save_tiny_clip
+from tests.encoderkit import pictures, save_tiny_clip
 from tests.shardkit import Sample, draw, draw_samples, make_shard, sample
 
 
@@ -35,6 +36,7 @@ class MeanColour:
     fingerprint: str = "0"
     views: tuple[str, ...] = ("whole", "left")
     joint: bool = False
+    shrink_px: int | None = None
     image_dim: int = 3
     text_dim: int = 2
     image_batches: list[int] = field(default_factory=list)
@@ -168,12 +170,34 @@ def test_grain_and_detail_are_those_of_the_scored_pairs_in_order(run_encode: Cal
     drawn = [
         draw("circle", colour, rng=np.random.default_rng(n)) for n, colour in enumerate(("red", "blue", "green", "red"))
     ]
-    pictures = [Image.open(io.BytesIO(data)).convert("RGB") for data in drawn]
+    images = [Image.open(io.BytesIO(data)).convert("RGB") for data in drawn]
     samples = [sample(str(n), image=data) for n, data in enumerate(drawn)]
     encoded = run_encode([*samples[:2], sample("junk", image=b"junk"), *samples[2:]], batch_size=2)
-    assert np.array_equal(encoded.grain, np.stack([grain(picture) for picture in pictures]))
-    looked = Detail.load().look([Canvas.of(picture) for picture in pictures])
+    assert np.array_equal(encoded.grain, np.stack([grain(image) for image in images]))
+    looked = Detail.load().look([Canvas.of(image) for image in images])
     assert np.abs(encoded.detail.astype(int) - looked).max() <= 1
+
+
+@pytest.mark.parametrize(("shrink_px", "seen"), [(None, (1000, 640)), (SHRINK_PX, (384, 246))])
+def test_a_large_image_is_shrunk_once_for_an_encoder_that_would_do_it(
+    tmp_path: Path, shrink_px: int | None, seen: tuple[int, int]
+) -> None:
+    sizes = []
+
+    class Sizes(MeanColour):
+        def prepare_image(self, image: Image.Image) -> np.ndarray:
+            sizes.append(image.size)
+            return super().prepare_image(image)
+
+    large = pictures(1)[0].resize((1000, 640))
+    buffer = io.BytesIO()
+    large.save(buffer, "PNG")
+    encoded = encode(
+        make_shard(tmp_path / "x.tar", [sample("a", image=buffer.getvalue())]), tmp_path, Sizes(shrink_px=shrink_px)
+    )
+    assert sizes == [seen]
+    assert np.array_equal(encoded.grain[0], grain(large))
+    assert np.array_equal(encoded.detail, Detail.load().look([Canvas.of(large)]))
 
 
 def test_columns_are_those_of_the_schema(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from roclip_audit.core.errors import ConfigError
 from roclip_audit.sanitize.encoders import ENCODERS, Encoder, EncoderConfig, build_encoder, parse_spec
+from roclip_audit.sanitize.views import shrink
 from tests.encoderkit import CAPTIONS, HOSTILE_CAPTIONS, pictures, save_tiny_clip
 
 Build = Callable[[EncoderConfig], Encoder]
@@ -52,6 +53,15 @@ def test_attributes(encoder: Encoder) -> None:
     assert encoder.name
     assert len(encoder.fingerprint) == 32
     assert encoder.image_dim == encoder.text_dim or not encoder.joint
+
+
+def test_an_encoder_that_shrinks_takes_images_that_were_shrunk(encoder: Encoder) -> None:
+    if encoder.shrink_px is None:
+        return
+    (large,) = (image.resize((900, 500)) for image in pictures(1))
+    shrunk = shrink(large, encoder.shrink_px)
+    assert shrunk.width == encoder.shrink_px
+    assert np.array_equal(encoder.prepare_image(shrunk), encoder.prepare_image(large))
 
 
 def test_shapes_types_and_ranges(encoder: Encoder) -> None:
