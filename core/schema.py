@@ -159,6 +159,9 @@ EVIDENCE: tuple[Column, ...] = (
     Column("n_same", "UINTEGER", "Pairs that show the same picture, this one too; saved again at most"),
     Column("n_same_captions", "UINTEGER", "Distinct captions of those"),
     Column(
+        "n_conflicts", "UINTEGER", "Of those captions, the ones (up to 64) that say something else than the own one"
+    ),
+    Column(
         "n_versions",
         "UINTEGER",
         "Pairs that show a version of the picture, this one too: cropped by a few per cent, brighter or darker, or one "

@@ -13,6 +13,9 @@ detail of images (``sanitize.detail``) is compared place by place, so that two s
 Each is a connected group. For the first two only images that are near to each other in the whole view are compared
 (``LIKELY``), so the cost is linear in the number of pairs.
 
+Captions of one picture *conflict* where they are as unlike as unrelated ones (``ALIKE_BY_CHANCE``): "clock" and "wall
+clock" do not.
+
 Source: own construction, docs/experiments.md.
 """
 
@@ -22,11 +25,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from roclip_audit.core.groups import connected_groups
+from roclip_audit.core.groups import connected_groups, first_of_each
 from roclip_audit.core.parallel import map_ordered
 from roclip_audit.core.ranks import evenly_spaced
 from roclip_audit.sanitize.align import Neighbourhood
@@ -40,6 +44,9 @@ VERSION, VERSION_PLACES = 0.93, 8
 FAMILY = 0.85
 LIKELY = 0.8
 """Cosine of the whole view from which two images may be versions of one."""
+ALIKE_BY_CHANCE = 0.95
+"""Share of unrelated captions that are less alike than two captions that say the same of a picture."""
+MOST_COMPARED = 64
 FLOOR = 0.1
 """Length of a constant that every image's detail gets, in mean lengths, so that two blank ones are not unlike."""
 _BLOCK = 32
@@ -68,23 +75,27 @@ class CountedCopies:
     Attributes:
         n_same_N: int64 [N], pairs that show the same picture, this one too.
         n_same_captions_N: int64 [N], distinct captions of those.
+        n_conflicts_N: int64 [N], of those captions (``MOST_COMPARED`` at most), the ones that say something else than
+            the own one.
         n_versions_N: int64 [N], pairs that show a version of the picture, this one too.
         family_N: int64 [N], equal for look-alikes.
     """
 
     n_same_N: Tensor
     n_same_captions_N: Tensor
+    n_conflicts_N: Tensor
     n_versions_N: Tensor
     family_N: Tensor
 
     @classmethod
-    def of(cls, copies: Copies, caption_N: Tensor) -> Self:
-        """Count copies; ``caption_N``, int64 [N], is equal for equal captions."""
-        n_same_N, n_same_captions_N = duplicates(copies.same_N, caption_N)
+    def of(cls, copies: Copies, near: Neighbourhood, control_N: Tensor) -> Self:
+        """Count copies; ``control_N``, int64 [N], rows whose captions have nothing to do with each pair's own."""
+        n_same_N, n_same_captions_N = duplicates(copies.same_N, near.caption_N)
         n_versions_N = torch.bincount(copies.version_N)[copies.version_N]
         return cls(
             n_same_N=n_same_N,
             n_same_captions_N=n_same_captions_N,
+            n_conflicts_N=_count_conflicts(copies.same_N, near, control_N),
             n_versions_N=n_versions_N,
             family_N=copies.family_N,
         )
@@ -121,6 +132,19 @@ def find_copies(detail_N: RowArray, near: Neighbourhood, *, workers: int = 1) ->
     )
     family_N = connected_groups(near.image_similarity_NK, near.image_index_NK, FAMILY)
     return Copies(same_N=same_N, version_N=version_N, family_N=family_N)
+
+
+def _count_conflicts(same_N: Tensor, near: Neighbourhood, control_N: Tensor) -> Tensor:
+    by_chance_N = (near.text_ND * near.text_ND[control_N]).sum(1)
+    alike = float(np.quantile(by_chance_N.numpy(), ALIKE_BY_CHANCE))
+    n_conflicts_N = torch.zeros(len(same_N), dtype=torch.int64)
+    for rows in torch.argsort(same_N, stable=True).split(torch.bincount(same_N).tolist()):
+        if len(rows) > 1:
+            first = first_of_each(near.caption_N[rows])
+            captions = rows[first[first >= 0]]
+            captions = captions[evenly_spaced(len(captions), MOST_COMPARED)]
+            n_conflicts_N[rows] = (near.text_ND[rows] @ near.text_ND[captions].T < alike).sum(1)
+    return n_conflicts_N
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,7 +101,7 @@ def align_run(dataset: Dataset, run: RunFolder, judging: Judging, reporter: Repo
     with reporter.stage("neighbours", total=len(dataset)) as progress:
         image_NVR = reduce_images(dataset, run, config, joint=joint, seed=seed, workers=workers)
         near = neighbourhood(dataset, image_NVR, config, workers=workers)
-        copies = CountedCopies.of(find_copies(dataset.detail_N, near, workers=workers), near.caption_N)
+        copies = find_copies(dataset.detail_N, near, workers=workers)
         progress.advance(len(dataset))
     n_controls, control_rng = judging.suspicion.controls, generator(seed, "controls")
 
@@ -142,7 +142,7 @@ def align_run(dataset: Dataset, run: RunFolder, judging: Judging, reporter: Repo
             ranks=ranks,
             control_NR=control_NR,
             traits=traits,
-            copies=copies,
+            copies=CountedCopies.of(copies, near, control_NR[:, 0]),
             trained_cosine_N=torch.linalg.vecdot(space.image_NVD[:, 0], space.text_ND),
         )
 
@@ -184,7 +184,7 @@ def align_run(dataset: Dataset, run: RunFolder, judging: Judging, reporter: Repo
         ranks=tuple(rounds),
         control_NR=control_NR,
         traits=traits,
-        copies=copies,
+        copies=CountedCopies.of(copies, near, control_NR[:, 0]),
         trained_cosine_N=torch.linalg.vecdot(*trained),
     )
 
@@ -257,6 +257,7 @@ def judge_run(
             **_density(near, judging.evidence),
             "n_same": aligned.copies.n_same_N.tolist(),
             "n_same_captions": aligned.copies.n_same_captions_N.tolist(),
+            "n_conflicts": aligned.copies.n_conflicts_N.tolist(),
             "n_versions": aligned.copies.n_versions_N.tolist(),
             "family": aligned.copies.family_N.tolist(),
             "fold": space.fold_N.tolist(),

@@ -16,9 +16,9 @@ attack that repeats itself is learned, so this is a small factor either way. Wit
 Where the caption fits, nothing is wrong with the pairing, and yet the pair may be planted: a patch on pictures of the
 target itself, one picture under many captions or in forty variations. So what is rare enough counts by itself: a pair
 that shares more of a patch than all but a share x of the pairs ranks at least with the 8 x oddest ones (``AS_RARE``),
-and likewise for texture (both where ``trait_p`` is at most ``TRAIT_P``), for the distinct captions of the same picture
-and for versions of one picture (``sanitize.copies``). Rank for rank, so that where a data set is full of copies and
-families, they move little.
+and likewise for texture (both where ``trait_p`` is at most ``TRAIT_P``), for captions of the same picture that say
+something else and for versions of one picture (``sanitize.copies``). Rank for rank, so that where a data set is full
+of copies and families, they move little.
 
 Versions count from ``LEAST_VERSIONS`` on, and up to ``MOST_VERSIONS`` of the data: a picture that fills more of it is
 what the data is about, and any attack of the literature takes less.
@@ -45,7 +45,7 @@ from roclip_audit.sanitize.traits import Traits
 
 ORDINARY_P = 0.01
 LEARNED = math.e
-AS_RARE = {"patch": 8.0, "texture": 16.0, "captions": 2.0, "versions": 4.0}
+AS_RARE = {"patch": 8.0, "texture": 16.0, "conflicts": 2.0, "versions": 6.0}
 """How many times rarer than an odd pairing each has to be to rank as high."""
 LEAST_VERSIONS = 8
 MOST_VERSIONS = 0.05
@@ -83,7 +83,7 @@ def combine(calibrated: Calibrated, trained_cosine_N: Tensor, traits: Traits, co
     texture_N = as_rare(traits.texture_N, pairing_N, AS_RARE["texture"])
     trait_N = torch.where(traits.p_N <= TRAIT_P, torch.maximum(patch_N, texture_N), -torch.inf)
     copies_N = torch.maximum(
-        _lifted(copies.n_same_captions_N, pairing_N, 2, len(pairing_N), AS_RARE["captions"]),
+        _lifted(copies.n_conflicts_N, pairing_N, 1, math.inf, AS_RARE["conflicts"]),
         _lifted(copies.n_versions_N, pairing_N, LEAST_VERSIONS, MOST_VERSIONS * len(pairing_N), AS_RARE["versions"]),
     )
     share = min(max(calibrated.contamination.estimate, LEAST_SUSPICION), 0.5)

@@ -65,7 +65,7 @@ class Encoder(Protocol):
     image_dim: int
     text_dim: int
     shrink_px: int | None
-    """Longer side that it shrinks images to first, so that one that was shrunk already gives the same; None: does not."""
+    """Longer side to which it first shrinks images, so that one shrunk before gives the same; None if it does not."""
 
     def prepare_image(self, image: Image.Image) -> np.ndarray:
         """Turn one RGB image into the array of all its views, [V, ...], ready to be stacked."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -91,11 +92,27 @@ def test_threads_change_nothing_and_blank_pictures_are_one() -> None:
 
 
 def test_counted_by_caption() -> None:
+    """Rows 0 and 1 say the same, row 2 something else; unrelated captions have cosines of up to 0.45."""
+    angles = torch.tensor([0.0, 0.3, 1.5, 0.1, *([1.4] * 18)])
+    near = replace(
+        around(22),
+        text_ND=torch.stack([angles.cos(), angles.sin()], 1),
+        caption_N=torch.tensor([5, 2, 3, 5, *range(6, 24)]),
+    )
+    control_N = torch.tensor([4, 5, 0, 6, 1, *([0] * 17)])
+    copies = Copies(
+        same_N=torch.tensor([0, 0, 0, 0, *range(1, 19)]), version_N=torch.arange(22), family_N=torch.arange(22)
+    )
+    counted = CountedCopies.of(copies, near, control_N)
+    assert counted.n_same_N[:5].tolist() == [4, 4, 4, 4, 1]
+    assert counted.n_same_captions_N[:5].tolist() == [3, 3, 3, 3, 1]
+    assert counted.n_conflicts_N[:5].tolist() == [1, 1, 2, 1, 0]
+
+
+def test_counted_versions_and_families() -> None:
     copies = Copies(
         same_N=torch.tensor([0, 0, 0, 1]), version_N=torch.tensor([0, 0, 0, 0]), family_N=torch.tensor([0, 0, 1, 1])
     )
-    counted = CountedCopies.of(copies, torch.tensor([5, 5, 2, 3]))
-    assert counted.n_same_N.tolist() == [3, 3, 3, 1]
-    assert counted.n_same_captions_N.tolist() == [2, 2, 2, 1]
+    counted = CountedCopies.of(copies, around(4), torch.arange(4))
     assert counted.n_versions_N.tolist() == [4] * 4
     assert counted.family_N.tolist() == [0, 0, 1, 1]

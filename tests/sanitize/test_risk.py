@@ -27,7 +27,7 @@ def risk_of(
     p: list[float] | None = None,
     *,
     patch: list[float] | None = None,
-    captions: list[int] | None = None,
+    conflicts: list[int] | None = None,
     versions: list[int] | None = None,
     trained: list[float] | None = None,
 ) -> Risk:
@@ -38,10 +38,10 @@ def risk_of(
     patch_N = nothing if patch is None else torch.tensor(patch, dtype=torch.float64)
     p_N = torch.ones(n, dtype=torch.float64) if p is None else torch.tensor(p, dtype=torch.float64)
     traits = Traits(texture_N=nothing, patch_N=patch_N, patch_x_N=nothing, patch_y_N=nothing, p_N=p_N)
-    captions_N = alone if captions is None else torch.tensor(captions)
     copies = CountedCopies(
-        n_same_N=captions_N,
-        n_same_captions_N=captions_N,
+        n_same_N=alone,
+        n_same_captions_N=alone,
+        n_conflicts_N=torch.zeros(n, dtype=torch.int64) if conflicts is None else torch.tensor(conflicts),
         n_versions_N=alone if versions is None else torch.tensor(versions),
         family_N=torch.arange(n),
     )
@@ -121,10 +121,10 @@ def test_what_training_cannot_fit_raises_the_odds_and_what_it_fits_lowers_them()
 def test_one_picture_under_two_captions_ranks_by_how_rare_that_is() -> None:
     n = 1_000
     suspicion = falling(n)
-    found = risk_of(suspicion, captions=[1] * (n - 5) + [2, 2, 3, 3, 3])
+    found = risk_of(suspicion, conflicts=[0] * (n - 5) + [1, 1, 2, 2, 2])
     assert found.reasons[-5:] == ["duplicates"] * 5
-    assert found.risk_N[-3:].tolist() == pytest.approx([suspicion[3 * int(AS_RARE["captions"]) - 1]] * 3)
-    assert found.risk_N[-5] == pytest.approx(suspicion[5 * int(AS_RARE["captions"]) - 1])
+    assert found.risk_N[-3:].tolist() == pytest.approx([suspicion[3 * int(AS_RARE["conflicts"]) - 1]] * 3)
+    assert found.risk_N[-5] == pytest.approx(suspicion[5 * int(AS_RARE["conflicts"]) - 1])
     assert found.risk_N[:-5].tolist() == pytest.approx(suspicion[:-5])
 
 
@@ -146,7 +146,7 @@ def test_a_few_versions_and_what_the_data_is_about_count_for_nothing() -> None:
 
 def test_where_copies_are_common_they_move_nothing() -> None:
     suspicion = falling(1_000)
-    assert risk_of(suspicion, captions=[4] * 1_000).risk_N.tolist() == pytest.approx(suspicion)
+    assert risk_of(suspicion, conflicts=[3] * 1_000).risk_N.tolist() == pytest.approx(suspicion)
 
 
 def test_as_rare_agrees_with_a_plain_search() -> None:
