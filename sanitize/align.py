@@ -250,21 +250,21 @@ def fit_space(
     return Space(name=name, image_NVD=image_NVD, text_ND=text_ND, fold_N=fold_N)
 
 
-def train_on_all(
-    image_NVR: RowArray, text_NG: RowArray, caption_N: Tensor, config: HeadsConfig, seed: int
-) -> tuple[Tensor, Tensor]:
-    """Train heads on the whole view of all pairs, and put all pairs into their space: [N, D] images, [N, D] captions.
+def train_on_all(image_NVR: RowArray, text_NG: RowArray, caption_N: Tensor, config: HeadsConfig, seed: int) -> Heads:
+    """Train heads on the whole view of all pairs.
 
     Heads that saw a pair say nothing about whether it belongs together, only how hard it was to learn: of pairs seen as
     often, those that belong together come first, and noise, which nothing repeats, last (small loss; Han et al. 2018,
     arXiv 1804.06872).
     """
     whole_N1R = RowArray.of([part[:, :1] for part in image_NVR.parts])
-    everyone = torch.arange(len(caption_N))
-    heads = train_heads(whole_N1R, text_NG, caption_N, everyone, config, seed)
-    blocks = everyone.split(_BLOCK)
-    image_ND = torch.cat([heads.image(whole_N1R[rows][:, 0]) for rows in blocks])
-    return image_ND, torch.cat([heads.text(text_NG[rows]) for rows in blocks])
+    return train_heads(whole_N1R, text_NG, caption_N, torch.arange(len(caption_N)), config, seed)
+
+
+def own_cosines(heads: Heads, image_NVR: RowArray, text_NG: RowArray) -> Tensor:
+    """Return the cosine of every image's whole view and its own caption in the space of some heads: float32 [N]."""
+    blocks = torch.arange(len(image_NVR)).split(_BLOCK)
+    return torch.cat([(heads.image(image_NVR[at][:, 0]) * heads.text(text_NG[at])).sum(1) for at in blocks])
 
 
 def joint_space(dataset: Dataset, run: RunFolder) -> Space:

@@ -29,6 +29,7 @@ from roclip_audit.sanitize.align import (
     fit_space,
     joint_space,
     neighbourhood,
+    own_cosines,
     reduce_images,
     train_on_all,
 )
@@ -174,9 +175,9 @@ def align_run(dataset: Dataset, run: RunFolder, judging: Judging, reporter: Repo
         doubt_N = _doubt(rounds[-1], near, judging.evidence)
         trusted_N = untraced_N & (doubt_N <= float(np.quantile(doubt_N.numpy(), 1 - config.doubted_share)))
     with reporter.stage("align (all)", total=len(dataset)) as progress:
-        trained = train_on_all(
-            image_NVR, dataset.text_NG, near.caption_N, config.heads, derive_seed(seed, "heads", "all")
-        )
+        heads_seed = derive_seed(seed, "heads", "all")
+        heads = train_on_all(image_NVR, dataset.text_NG, near.caption_N, config.heads, heads_seed)
+        trained_cosine_N = own_cosines(heads, image_NVR, dataset.text_NG)
         progress.advance(len(dataset))
     return Aligned(
         near=near,
@@ -185,7 +186,7 @@ def align_run(dataset: Dataset, run: RunFolder, judging: Judging, reporter: Repo
         control_NR=control_NR,
         traits=traits,
         copies=CountedCopies.of(copies, near, control_NR[:, 0]),
-        trained_cosine_N=torch.linalg.vecdot(*trained),
+        trained_cosine_N=trained_cosine_N,
     )
 
 

@@ -94,7 +94,10 @@ def read_input(run: RunFolder, dataset: Dataset, *, joint: bool, seed: int, work
         image_ND, text_ND = frozen_NF, functional.normalize(dataset.text_NG[:], dim=1)
     else:
         caption_N, heads_seed = number_captions(dataset.captions), derive_seed(seed, "heads", "peers")
-        image_ND, text_ND = train_on_all(source_NVF, dataset.text_NG, caption_N, HeadsConfig(), heads_seed)
+        heads = train_on_all(source_NVF, dataset.text_NG, caption_N, HeadsConfig(), heads_seed)
+        blocks = torch.arange(n).split(_BLOCK)
+        image_ND = torch.cat([heads.image(source_NVF[rows][:, 0]) for rows in blocks])
+        text_ND = torch.cat([heads.text(dataset.text_NG[rows]) for rows in blocks])
     return PeerInput(
         cosine_N=(image_ND * text_ND).sum(1), trained_ND=image_ND, image_NF=frozen_NF, seed=seed, workers=workers
     )

@@ -19,7 +19,9 @@ from roclip_audit.sanitize.align import (
     fit_space,
     joint_space,
     neighbourhood,
+    own_cosines,
     reduce_images,
+    train_on_all,
 )
 from roclip_audit.sanitize.dataset import Dataset, RowArray
 from roclip_audit.sanitize.space import Space
@@ -101,6 +103,18 @@ def test_what_is_not_trusted_is_not_trained_on(tmp_path: Path) -> None:
     rows = torch.nonzero(torch.from_numpy(~made.mismatched_N) & (fold != 1))[:, 0]
     rows = rows[~torch.isin(near.group_N[rows], near.group_N[fold == 1])]
     torch.testing.assert_close(states[1]["text.mean"], made.dataset.text_NG[rows].mean(0))
+
+
+def test_what_does_not_belong_together_is_learned_last(tmp_path: Path) -> None:
+    made = make_pairs(400, mismatched=0.1)
+    image, near = near_of(made.dataset, tmp_path)
+    heads = train_on_all(image, made.dataset.text_NG, near.caption_N, SMALL_HEADS, 0)
+    cosine_N = own_cosines(heads, image, made.dataset.text_NG)
+    assert cosine_N.shape == (400,)
+    assert float(cosine_N.abs().max()) <= 1 + 1e-5
+    bad_N = torch.from_numpy(made.mismatched_N)
+    below = (cosine_N[bad_N][:, None] < cosine_N[~bad_N]).float().mean()
+    assert float(below) > 0.9
 
 
 def test_the_number_of_workers_changes_no_bit(tmp_path: Path) -> None:
