@@ -21,7 +21,7 @@ from roclip_audit.core.errors import StoreError
 from roclip_audit.core.run import write_atomic
 
 CHECKPOINT_NAME: Final = "checkpoint.safetensors"
-VERSION: Final = 2
+VERSION: Final = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

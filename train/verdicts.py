@@ -1,6 +1,7 @@
-"""What the contest said of pictures that occur several times: a running mean for each of them.
+"""What the contest said before: a running mean for pictures that occur several times, the worst of late for the others.
 
-A picture that occurs once is judged anew each time. N pairs of a batch, A pairs of the data set.
+A glimpse that shows what was planted lets its pair win. So a pair that lost lately is not believed at once: its rank
+share is at least ``MEMORY`` of what it was, epoch by epoch. N pairs of a batch, A pairs of the data set.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from torch import Tensor
 RATE: Final = 0.3
 """Weight of an epoch in the running mean, shared by the occurrences of the picture."""
 UNKNOWN: Final = -1.0
+MEMORY: Final = 0.7
+"""What is left of a pair's rank share after an epoch with a contest."""
 
 
 class Verdicts:
-    """Running means of rank shares, one a picture. Every rank holds the same, because every rank sees the whole batch.
+    """Rank shares remembered, one a picture or a pair. Every rank holds the same, for it sees the whole batch.
 
     Args:
         n_pairs: A; until ``number`` is called, every pair has a picture of its own.
@@ -29,6 +32,7 @@ class Verdicts:
         self.number_A = torch.arange(n_pairs, device=device)
         self._n_times_A = torch.ones_like(self.number_A)
         self.mean_A = torch.full((n_pairs,), UNKNOWN, device=device)
+        self.worst_A = torch.zeros(n_pairs, device=device)
 
     def number(self, number_A: Tensor) -> None:
         """Say which pairs show the same picture: int64 [A], from 0, equal where they do."""
@@ -37,11 +41,11 @@ class Verdicts:
         self._n_times_A = torch.bincount(self.number_A, minlength=len(self.number_A))
 
     def joined(self, q_N: Tensor, pair_N: Tensor) -> Tensor:
-        """Take note of rank shares; return them with those of repeated pictures replaced by their mean.
+        """Take note of rank shares; return what counts: the mean of a repeated picture, the worst of late of another.
 
         Args:
             q_N: [N] rank shares of a batch, 0 to 1.
-            pair_N: [N] their pairs.
+            pair_N: [N] their pairs, each once.
         """
         picture_N = self.number_A[pair_N]
         n_times_N = self._n_times_A[picture_N]
@@ -52,15 +56,17 @@ class Verdicts:
         old = self.mean_A[seen]
         kept = (1 - RATE) ** (n_seen / self._n_times_A[seen])
         self.mean_A[seen] = torch.where(old == UNKNOWN, mean, kept * old + (1 - kept) * mean)
-        return torch.where(n_times_N > 1, self.mean_A[picture_N], q_N)
+        self.worst_A[pair_N] = torch.maximum(q_N, MEMORY * self.worst_A[pair_N])
+        return torch.where(n_times_N > 1, self.mean_A[picture_N], self.worst_A[pair_N])
 
     def state(self) -> dict[str, Tensor]:
         """Return everything as tensors, for a checkpoint."""
         numbers = {"number": self.number_A} if self.are_numbered else {}
-        return {**numbers, "mean": self.mean_A}
+        return {**numbers, "mean": self.mean_A, "worst": self.worst_A}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Take over what ``state`` returned."""
         if "number" in state:
             self.number(state["number"])
         self.mean_A.copy_(state["mean"])
+        self.worst_A.copy_(state["worst"])

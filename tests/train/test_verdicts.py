@@ -1,11 +1,11 @@
-"""Running means of the contest, one for each picture with several captions."""
+"""What the contest remembers: a running mean for each picture with several captions, the worst of late for others."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from roclip_audit.train.verdicts import RATE, Verdicts
+from roclip_audit.train.verdicts import MEMORY, RATE, Verdicts
 
 CPU = torch.device("cpu")
 
@@ -17,10 +17,12 @@ def numbered() -> Verdicts:
     return verdicts
 
 
-def test_a_picture_with_one_caption_is_judged_anew() -> None:
+def test_a_pair_that_lost_is_believed_again_after_some_epochs() -> None:
     verdicts = numbered()
-    verdicts.joined(torch.tensor([0.9, 0.1]), torch.tensor([1, 3]))
-    assert verdicts.joined(torch.tensor([0.2, 0.4]), torch.tensor([1, 3])).tolist() == pytest.approx([0.2, 0.4])
+    pairs = torch.tensor([1, 3])
+    assert verdicts.joined(torch.tensor([0.9, 0.1]), pairs).tolist() == pytest.approx([0.9, 0.1])
+    assert verdicts.joined(torch.tensor([0.0, 0.4]), pairs).tolist() == pytest.approx([0.9 * MEMORY, 0.4])
+    assert verdicts.joined(torch.tensor([0.0, 0.0]), pairs).tolist() == pytest.approx([0.9 * MEMORY**2, 0.4 * MEMORY])
 
 
 def test_captions_of_one_picture_share_a_mean_that_forgets_as_fast_for_every_number_of_captions() -> None:

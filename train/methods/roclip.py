@@ -14,9 +14,10 @@ drawn anew in every epoch.
 ``fixed`` has one thing more, the contest of the scan (own work, not in the paper): between the matched epochs a pair is
 trained on its own caption only if that wins against most of the pool. Otherwise plain epochs plant again what matched
 ones pulled out. The contest is held on a *glimpse*, a crop that more often than not does not show what was planted near
-a corner: a patch that the model has learned then cannot speak for its caption. And all captions of one picture are
-judged together, by their running mean: of many captions for one picture, which is how a picture is made to mean
-something else, some win by chance, are learned, and help the others to win.
+a corner: a patch that the model has learned then cannot speak for its caption. Nor is a pair that lost believed at
+once when a later glimpse shows the patch: its rank share fades over some epochs (``train.verdicts``). And all captions
+of one picture are judged together, by their running mean: of many captions for one picture, which is how a picture is
+made to mean something else, some win by chance, are learned, and help the others to win.
 """
 
 from __future__ import annotations
@@ -163,8 +164,9 @@ class RoClip:
             return Loss(total=info_nce(image_ND, text_ND, features.scale))
         parts = {}
         if self._verdicts is not None and 2 * self.pool.n_valid >= len(self.pool):
-            judge_ND = image_ND if features.judge_ND is None else features.judge_ND
-            q_N = self.pool.rank_share(judge_ND, text_ND, features.pair_N)
+            if features.judge_ND is None:
+                raise ValueError("the contest is held on the judge's view, and there is none")
+            q_N = self.pool.rank_share(features.judge_ND, text_ND, features.pair_N)
             q_N = self._verdicts.joined(q_N, features.pair_N)
             wins_N = q_N <= q_N.quantile(LEAST_WINNERS).clamp(min=self._contest)
             parts = {"winners": wins_N.float().mean(), "median_q": q_N.median()}

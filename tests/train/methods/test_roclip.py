@@ -254,9 +254,14 @@ def test_settings_that_cannot_work_are_refused(changes: dict[str, object]) -> No
         built(MethodSettings(**{**settings_dict(SETTINGS), **changes}))
 
 
+def judged(features: Features) -> Features:
+    """Let the judge see what the method sees."""
+    return replace(features, judge_ND=features.image_VND[0].detach())
+
+
 def test_fixed_trains_plain_epochs_on_the_captions_that_win() -> None:
     method = built(replace(SETTINGS, contest=0.1))
-    features = batch(n=8, seed=4)
+    features = judged(batch(n=8, seed=4))
     method.pool.put(unit(8, 6, seed=11), torch.arange(100, 108))
     q_N = method.pool.rank_share(features.image_VND[0], features.text_VND[0], features.pair_N)
     wins = [place for place, q in enumerate(q_N.tolist()) if q <= max(0.1, float(q_N.quantile(LEAST_WINNERS)))]
@@ -295,7 +300,7 @@ def test_captions_of_one_picture_win_or_lose_together() -> None:
     embedder.picture_A[:4] = 0
     method.begin_epoch(1, embedder)
     method.pool.put(unit(8, 6, seed=11), torch.arange(100, 108))
-    features = batch(n=8, seed=4)
+    features = judged(batch(n=8, seed=4))
     q_N = method.pool.rank_share(features.image_VND[0], features.text_VND[0], features.pair_N)
     assert len(q_N[:4].unique()) > 1
     q_N[:4] = q_N[:4].mean()
@@ -316,8 +321,15 @@ def test_captions_of_one_picture_win_or_lose_together() -> None:
 def test_a_caption_that_is_not_beaten_always_wins() -> None:
     method = built(replace(SETTINGS, contest=1.0))
     method.pool.put(unit(8, 6, seed=11), torch.arange(100, 108))
-    features = batch(n=8, seed=4)
+    features = judged(batch(n=8, seed=4))
     assert float(method.loss(features, 1).parts["winners"]) == 1.0
+
+
+def test_a_contest_without_a_judge_is_an_error() -> None:
+    method = built(replace(SETTINGS, contest=0.1))
+    method.pool.put(unit(8, 6, seed=11), torch.arange(100, 108))
+    with pytest.raises(ValueError, match="judge"):
+        method.loss(batch(n=8, seed=4), 1)
 
 
 @pytest.mark.parametrize("settings", [replace(STRICT, contest=0.1), replace(SETTINGS, contest=0.0)])
