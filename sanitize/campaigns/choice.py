@@ -18,7 +18,7 @@ import numpy as np
 
 from roclip_audit.core.errors import ConfigError
 from roclip_audit.sanitize.campaigns.excess import MIN_RHO, Null, fit_null, holm, tail
-from roclip_audit.sanitize.campaigns.groups import MIN_UNITS, Group, traced_groups
+from roclip_audit.sanitize.campaigns.groups import MIN_UNITS, Group
 
 MIN_GROUPS: Final = 20
 HARM: Final = 1.0  # log likelihood by which a group must worsen the prediction to go before all others
@@ -57,7 +57,7 @@ class Found:
         n_suspicious: suspicious pairs among them.
         base_rate: share of suspicious pairs outside; of a trait, among other pairs that share one.
         p_value, p_corrected: of its units, see ``excess``.
-        n_tested: groups that were tested with it.
+        n_tested: groups that were tested in all.
     """
 
     group: Group
@@ -69,34 +69,44 @@ class Found:
 
 
 def choose(
-    groups: Sequence[Group], suspicious_N: np.ndarray, traced_N: np.ndarray, config: CampaignConfig
+    groups: Sequence[Group],
+    of_traced: Sequence[Group],
+    suspicious_N: np.ndarray,
+    traced_N: np.ndarray,
+    config: CampaignConfig,
 ) -> list[Found]:
     """Return the campaigns among groups of all pairs and among groups of pairs that share a trait, surest first.
 
     An attack on a word is diluted by the sound pairs that name it. Where its pictures share something, they are
     compared with the other pairs whose pictures do: the traced pairs are a data set of their own, with a base rate of
-    their own, for honest families share traits too. A group of all pairs whose suspicious ones are mostly in campaigns
+    their own, for honest families share traits too. A group of captions whose suspicious pairs are mostly in campaigns
     of a trait is left out.
 
     Args:
-        groups: candidates; a group of kind ``captions`` makes one of kind ``trait``, too.
+        groups: candidates among all pairs.
+        of_traced: candidates among the pairs that share a trait.
         suspicious_N: bool [N], the pairs that count.
         traced_N: bool [N], the pairs that share a trait.
         config: see CampaignConfig.
     """
     rows_T, place_N = np.flatnonzero(traced_N), np.cumsum(traced_N) - 1
-    of_traced = [_moved(group, place_N) for group in traced_groups(groups, traced_N)]
     n_kinds = len({group.kind for group in [*groups, *of_traced]})
+    moved = [_moved(group, place_N) for group in of_traced]
     by_trait = [
         replace(found, group=_moved(found.group, rows_T))
-        for found in choose_among(of_traced, suspicious_N[rows_T], config, n_kinds=n_kinds)
+        for found in choose_among(moved, suspicious_N[rows_T], config, n_kinds=n_kinds)
     ]
     covered_N = np.zeros(len(suspicious_N), dtype=bool)
     for found in by_trait:
         covered_N[found.group.rows] = True
-    of_all = choose_among(groups, suspicious_N, config, n_kinds=n_kinds)
-    kept = [found for found in of_all if not _mostly(covered_N, found.group, suspicious_N)]
-    return sorted([*kept, *by_trait], key=lambda found: found.p_corrected)
+    kept = [
+        found
+        for found in choose_among(groups, suspicious_N, config, n_kinds=n_kinds)
+        if found.group.kind != "captions" or not _mostly(covered_N, found.group, suspicious_N)
+    ]
+    n_tested = len(groups) + len(of_traced)
+    campaigns = [replace(found, n_tested=n_tested) for found in [*kept, *by_trait]]
+    return sorted(campaigns, key=lambda found: found.p_corrected)
 
 
 def _moved(group: Group, place_N: np.ndarray) -> Group:

@@ -1,8 +1,9 @@
-"""Candidate groups: sets of pairs that somebody may have planted together, made without looking at their suspicion.
+"""Candidate groups: sets of pairs that somebody may have planted together, whatever their suspicion.
 
 What is counted is not the pair but the *unit*: a family of look-alike pictures counts once in a group, because copies
 and the pieces of one puzzle are doubted together. In a group of near-duplicate pictures the distinct captions are the
-units.
+units. A unit is represented by its pair of median p-value, so that neither the order of the pairs nor one odd member
+decides for it.
 """
 
 from __future__ import annotations
@@ -61,27 +62,29 @@ def candidate_groups(scored: Scored, *, seed: int) -> list[Group]:
     return groups
 
 
-def traced_groups(groups: Iterable[Group], traced_N: np.ndarray) -> Iterator[Group]:
-    """Yield what is left of groups of captions where only pairs that share a trait count; of equal ones the first."""
-    seen: set[bytes] = set()
+def traced_groups(groups: Iterable[Group], scored: Scored, traced_N: np.ndarray) -> list[Group]:
+    """Return what is left of groups of captions where only pairs that share a trait count; of equal ones the first."""
+    found: dict[bytes, Group] = {}
     for group in groups:
-        if group.kind == "captions":
-            rows, units = group.rows[traced_N[group.rows]], group.units[traced_N[group.units]]
-            if len(units) >= MIN_WORDED and (members := rows.tobytes()) not in seen:
-                seen.add(members)
-                yield Group(kind="trait", label=group.label, rows=rows, units=units, exact=group.exact)
+        rows = group.rows[traced_N[group.rows]]
+        if group.kind == "captions" and len(rows) >= MIN_WORDED and rows.tobytes() not in found:
+            traced = group_of(scored, "trait", group.label, rows.tolist(), exact=group.exact)
+            if len(traced.units) >= MIN_WORDED:
+                found[rows.tobytes()] = traced
+    return list(found.values())
 
 
 def group_of(scored: Scored, kind: str, label: str, rows: Iterable[int], *, exact: bool = True) -> Group:
     """Make a group of pairs in which a family of look-alike pictures counts once."""
     members = np.array(sorted(rows), dtype=np.int64)
-    return Group(kind=kind, label=label, rows=members, units=_first_of(members, scored.family_N), exact=exact)
+    return Group(kind=kind, label=label, rows=members, units=_units_of(members, scored.family_N, scored), exact=exact)
 
 
-def _first_of(rows: np.ndarray, number_N: np.ndarray) -> np.ndarray:
-    """Return the first row of every number, rising."""
-    _, first = np.unique(number_N[rows], return_index=True)
-    return np.sort(rows[first])
+def _units_of(rows: np.ndarray, number_N: np.ndarray, scored: Scored) -> np.ndarray:
+    """Return, for every number, the row of median p-value (the lower of two), rising."""
+    ordered = rows[np.lexsort((rows, scored.p_value_N[rows], number_N[rows]))]
+    _, first, count = np.unique(number_N[ordered], return_index=True, return_counts=True)
+    return np.sort(ordered[first + (count - 1) // 2])
 
 
 def _usable(groups: Iterable[Group], n: int, max_share: float, least: int = MIN_UNITS) -> Iterator[Group]:
@@ -105,7 +108,7 @@ def _of_pictures(scored: Scored) -> Iterator[Group]:
     words = _words_of(scored)
     for number in sorted(by_picture):
         rows = np.array(by_picture[number], dtype=np.int64)
-        units = _first_of(rows, scored.caption_N)
+        units = _units_of(rows, scored.caption_N, scored)
         if len(units) >= MIN_UNITS and len(rows) <= MAX_SHARE * len(scored):
             label = _telling_words([words[row] for row in rows.tolist()], {}, len(scored))
             yield Group(kind="duplicate_image", label=label, rows=rows, units=units, exact=False)

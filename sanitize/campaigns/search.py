@@ -16,7 +16,7 @@ from roclip_audit.core.shards import Shard
 from roclip_audit.core.tables import table_writer
 from roclip_audit.core.terminal import printable
 from roclip_audit.sanitize.campaigns.choice import CampaignConfig, Found, choose
-from roclip_audit.sanitize.campaigns.groups import Group, candidate_groups
+from roclip_audit.sanitize.campaigns.groups import Group, candidate_groups, traced_groups
 from roclip_audit.sanitize.campaigns.scored import Scored, load_scored
 from roclip_audit.sanitize.campaigns.sentence import tell
 from roclip_audit.sanitize.campaigns.trigger import Trigger, recover_trigger
@@ -57,7 +57,9 @@ def find_campaigns(
     scored = load_scored(run, shards)
     groups = [*candidate_groups(scored, seed=seed), *more_groups]
     suspicious_N = scored.p_value_N > config.unrelated
-    campaigns = choose(groups, suspicious_N, scored.trait_p_N <= TRAIT_P, config)
+    traced_N = scored.trait_p_N <= TRAIT_P
+    of_traced = traced_groups(groups, scored, traced_N)
+    campaigns = choose(groups, of_traced, suspicious_N, traced_N, config)
     for old in (run.root / FOLDER).glob("*-trigger.png"):
         old.unlink()
     triggers: list[Trigger | None] = []
@@ -76,7 +78,7 @@ def find_campaigns(
     return {
         "n_campaigns": len(campaigns),
         "n_triggers": sum(trigger is not None for trigger in triggers),
-        "n_tested": len(groups),
+        "n_tested": len(groups) + len(of_traced),
     }
 
 

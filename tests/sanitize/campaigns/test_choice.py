@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from roclip_audit.core.errors import ConfigError
 from roclip_audit.core.schema import TRAIT_P
 from roclip_audit.sanitize.campaigns.choice import CampaignConfig, Found, choose
-from roclip_audit.sanitize.campaigns.groups import candidate_groups, group_of
+from roclip_audit.sanitize.campaigns.groups import Group, candidate_groups, group_of, traced_groups
 from roclip_audit.sanitize.campaigns.scored import Scored
 from tests.sanitize.campaigns.campaignkit import NOUNS, clean_captions, clean_p, scored_of
 
@@ -18,12 +19,13 @@ CONFIG = CampaignConfig()
 
 
 def campaigns(scored: Scored, config: CampaignConfig = CONFIG) -> list[Found]:
-    return choose(candidate_groups(scored, seed=0), scored.p_value_N > config.unrelated, traced(scored), config)
+    return chosen(scored, candidate_groups(scored, seed=0), config)
 
 
-def traced(scored: Scored) -> np.ndarray:
-    shares: np.ndarray = scored.trait_p_N <= TRAIT_P
-    return shares
+def chosen(scored: Scored, groups: Sequence[Group], config: CampaignConfig = CONFIG) -> list[Found]:
+    traced_N = scored.trait_p_N <= TRAIT_P
+    suspicious_N = scored.p_value_N > config.unrelated
+    return choose(groups, traced_groups(groups, scored, traced_N), suspicious_N, traced_N, config)
 
 
 def test_an_attack_with_templates_is_one_campaign_and_named_by_its_target() -> None:
@@ -73,7 +75,7 @@ def test_groups_that_a_caller_adds_keep_their_kind() -> None:
     scored = scored_of(clean_captions(1_000, rng), clean_p(1_000, rng))
     scored.p_value_N[:40] = 0.9
     extra = group_of(scored, "uploader", "mallory", range(20))
-    found = choose([*candidate_groups(scored, seed=0), extra], scored.p_value_N > 0.2, traced(scored), CONFIG)
+    found = chosen(scored, [*candidate_groups(scored, seed=0), extra])
     assert [(one.group.kind, one.group.label) for one in found] == [("uploader", "mallory")]
 
 
@@ -126,6 +128,39 @@ def test_pairs_that_share_a_trait_are_compared_with_others_that_do() -> None:
     assert found[0].group.rows.tolist() == list(range(15))
     assert found[0].base_rate == pytest.approx(float((p[15:400] > CONFIG.unrelated).mean()))
     assert campaigns(scored_of(captions, p)) == []
+
+
+@pytest.mark.parametrize("first", ["sound", "planted"])
+def test_sound_look_alikes_do_not_stand_for_planted_ones(first: str) -> None:
+    """Each planted picture has a sound look-alike of the same word without the trait, before it or after it."""
+    rng = np.random.default_rng(6)
+    captions, p = clean_captions(2_000, rng), clean_p(2_000, rng)
+    sound, planted = (range(15), range(15, 30)) if first == "sound" else (range(15, 30), range(15))
+    trait = np.where(np.arange(2_000) < 400, 0.01, 1.0)
+    p[30:400] = np.where(rng.random(370) < 0.15, 0.9, 0.01)
+    for row in range(30):
+        captions[row] = f"banana {captions[row]}"
+    p[sound], trait[sound], p[planted] = 0.01, 1.0, 0.9
+    family = [*range(15), *range(15), *range(30, 2_000)]
+    found = campaigns(scored_of(captions, p, trait_p=trait, family=family))
+    assert [(one.group.kind, one.group.label) for one in found] == [("trait", "banana")]
+    assert found[0].group.rows.tolist() == list(planted)
+
+
+def test_who_planted_it_is_told_beside_what() -> None:
+    rng = np.random.default_rng(11)
+    captions, p = clean_captions(2_000, rng), clean_p(2_000, rng)
+    urls = [f"https://{'evil' if row < 40 else f'site{row % 40}'}.example/{row}" for row in range(2_000)]
+    for row in range(40):
+        captions[row] = f"banana {captions[row]}"
+    p[:40] = 0.9
+    trait = np.where(np.arange(2_000) < 40, 0.001, np.where(np.arange(2_000) < 200, 0.02, 1.0))
+    found = campaigns(scored_of(captions, p, urls=urls, trait_p=trait))
+    assert sorted((one.group.kind, one.group.label) for one in found) == [
+        ("domain", "evil.example"),
+        ("trait", "banana"),
+    ]
+    assert len({one.n_tested for one in found}) == 1
 
 
 def test_an_honest_family_that_shares_a_trait_and_is_seen_badly_is_no_campaign() -> None:
