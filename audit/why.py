@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from roclip_audit.core.schema import TRAIT_P
+from roclip_audit.core.schema import LEAST_VERSIONS, TRAIT_P
 from roclip_audit.core.words import most, percent, place
 
 FROM: Final = 0.5
@@ -51,7 +51,7 @@ class Measured:
     n_duplicates: int
     n_duplicate_captions: int
     n_same: int
-    n_same_captions: int
+    n_conflicts: int
     n_versions: int
     n_caption_repeats: int
     n_neighbours: int
@@ -114,14 +114,15 @@ def _neighbourhood(pair: Measured) -> Iterator[_Sentence]:
 
 
 def _copies(pair: Measured) -> Iterator[_Sentence]:
-    if pair.n_same_captions > 1:
-        text = f"one of {pair.n_same:,} copies of this picture under {pair.n_same_captions:,} captions"
-        yield _Sentence(1 - 0.5 / pair.n_same_captions, "duplicates", text)
-    elif pair.n_duplicates > 1 and pair.n_duplicate_captions > 1:
-        text = f"one of {pair.n_duplicates:,} near-copies of this picture under {pair.n_duplicate_captions:,} captions"
+    if pair.n_conflicts:
+        others = "another caption says" if pair.n_conflicts == 1 else f"{pair.n_conflicts:,} other captions say"
+        text = f"one of {pair.n_same:,} copies of this picture, of which {others} something else"
+        yield _Sentence(1 - 0.5 / (1 + pair.n_conflicts), "duplicates", text)
+    if pair.n_versions >= LEAST_VERSIONS and pair.risk_reason == "duplicates":
+        yield _Sentence(0.9, "duplicates", f"one of {pair.n_versions:,} slight versions of one picture")
+    if not pair.n_conflicts and pair.n_duplicate_captions > 1:
+        text = f"one of {pair.n_duplicates:,} look-alikes under {pair.n_duplicate_captions:,} captions"
         yield _Sentence(1 - 0.5 / pair.n_duplicate_captions, "duplicates", text)
-    if pair.n_versions > pair.n_same and pair.risk_reason == "duplicates":
-        yield _Sentence(1.0, "duplicates", f"one of {pair.n_versions:,} slight versions of one picture")
     if pair.n_caption_repeats >= 3:
         text = f"{pair.n_caption_repeats:,} pairs carry this very caption"
         yield _Sentence(1 - 2 / pair.n_caption_repeats, "trait", text)

@@ -13,6 +13,8 @@ FLAG_FDR: Final = 0.1
 """Pairs with an fdr of at most this are what reports and the view ``flagged`` call flagged."""
 TRAIT_P: Final = 0.05
 """A trait whose ``trait_p`` is at most this may be a reason to look at a pair, and is said to be one."""
+LEAST_VERSIONS: Final = 8
+"""So many versions of one picture may be a reason to look at them, and are said to be one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,7 @@ EVIDENCE: tuple[Column, ...] = (
         "trained_cosine",
         "DOUBLE",
         "Cosine of image and own caption under heads that were trained on every pair, this one too, -1 to 1: low where "
-        "the pair is hard to learn",
+        "the pair is hard to learn; null with a joint encoder",
     ),
     Column(
         "win_probability", "DOUBLE", "Probability that the own caption wins one contest against runs.pool_size others"

@@ -20,7 +20,7 @@ arXiv 2103.00020, figure 3.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import faiss
 import numpy as np
@@ -42,6 +42,7 @@ from roclip_audit.sanitize.heads import Heads, HeadsConfig, train_heads, untrain
 from roclip_audit.sanitize.space import Space
 
 MIN_PAIRS, MIN_PAIRS_PER_FOLD = 20, 4
+MOST_STEPS_ON_ALL = 20_000
 _BLOCK = 1_024
 
 
@@ -251,13 +252,14 @@ def fit_space(
 
 
 def train_on_all(image_NVR: RowArray, text_NG: RowArray, caption_N: Tensor, config: HeadsConfig, seed: int) -> Heads:
-    """Train heads on the whole view of all pairs.
+    """Train heads on the whole view of all pairs, each as often; beyond ten million pairs on as many of them.
 
     Heads that saw a pair say nothing about whether it belongs together, only how hard it was to learn: of pairs seen as
     often, those that belong together come first, and noise, which nothing repeats, last (small loss; Han et al. 2018,
     arXiv 1804.06872).
     """
     whole_N1R = RowArray.of([part[:, :1] for part in image_NVR.parts])
+    config = replace(config, max_steps=max(config.max_steps, MOST_STEPS_ON_ALL))
     return train_heads(whole_N1R, text_NG, caption_N, torch.arange(len(caption_N)), config, seed)
 
 

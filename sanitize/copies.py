@@ -7,11 +7,12 @@ detail of images (``sanitize.detail``) is compared place by place, so that two s
   family do not.
 - *versions* of a picture: cosine at 8 x 8 places at least ``VERSION``. Crops and shifts of a few per cent and other
   brightness pass, and so do families whose members differ by a line.
-- a *family* of look-alikes: cosine of the whole view at least ``FAMILY``. The pieces of a puzzle, the keys of a
-  keyboard: whatever is said of one may hold for all.
+- a *family* of look-alikes: centred cosine of the whole view at least ``FAMILY``. The pieces of a puzzle, the keys of
+  a keyboard: whatever is said of one may hold for all. Chains of look-alikes can grow to a large part of the data; of a
+  family beyond ``MOST_OF_DATA`` only the versions belong together.
 
-Each is a connected group. For the first two only images that are near to each other in the whole view are compared
-(``LIKELY``), so the cost is linear in the number of pairs.
+Each is a connected group among every image's nearest images, and versions are only looked for among those that are
+near in the whole view (``LIKELY``), so the cost is linear in the number of pairs.
 
 Captions of one picture *conflict* where they are as unlike as unrelated ones (``ALIKE_BY_CHANCE``): "clock" and "wall
 clock" do not.
@@ -21,7 +22,7 @@ Source: own construction, docs/experiments.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -42,6 +43,7 @@ from roclip_audit.sanitize.mates import stack_together
 SAME, SAME_PLACES = 0.98, 16
 VERSION, VERSION_PLACES = 0.93, 8
 FAMILY = 0.85
+MOST_OF_DATA = 0.05
 LIKELY = 0.8
 """Cosine of the whole view from which two images may be versions of one."""
 ALIKE_BY_CHANCE = 0.95
@@ -49,6 +51,7 @@ ALIKE_BY_CHANCE = 0.95
 MOST_COMPARED = 64
 FLOOR = 0.1
 """Length of a constant that every image's detail gets, in mean lengths, so that two blank ones are not unlike."""
+_ROUNDING = 1e-4
 _BLOCK = 32
 _SAMPLE = 4_000
 
@@ -101,17 +104,25 @@ class CountedCopies:
         )
 
 
-def find_copies(detail_N: RowArray, near: Neighbourhood, *, workers: int = 1) -> Copies:
+def find_copies(
+    detail_N: RowArray,
+    near: Neighbourhood,
+    *,
+    workers: int = 1,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Copies:
     """Group the copies among every image's nearest images.
 
     Args:
         detail_N: int8 rows [1024, 24].
         near: the nearest images.
         workers: threads; the result is the same for every value.
+        advance: called with the number of images finished.
     """
     n = len(near.group_N)
-    centred = _Centred.of(detail_N)
     is_other_NK = near.image_index_NK != torch.arange(n)[:, None]
+    family_N = _families(near, torch.where(is_other_NK, near.image_index_NK, -1))
+    centred = _Centred.of(detail_N)
     likely_NK = torch.where(is_other_NK & (near.image_similarity_NK >= LIKELY), near.image_index_NK, -1)
     cosine_SNK = torch.full((2, *likely_NK.shape), -1.0)
 
@@ -123,27 +134,47 @@ def find_copies(detail_N: RowArray, near: Neighbourhood, *, workers: int = 1) ->
         ]
         return torch.stack(cosines).masked_fill(others_BK < 0, -1.0)
 
-    blocks = torch.nonzero((likely_NK >= 0).any(1))[:, 0].split(_BLOCK)
+    order = torch.argsort(family_N, stable=True)  # look-alikes are read together
+    blocks = order[(likely_NK >= 0).any(1)[order]].split(_BLOCK)
+    advance(n - sum(map(len, blocks)))
     for rows, cosine_SBK in zip(blocks, map_ordered(compare, blocks, workers=workers), strict=True):
         cosine_SNK[:, rows] = cosine_SBK
-    same_N, version_N = (
-        connected_groups(cosine_NK, likely_NK, least)
-        for cosine_NK, least in zip(cosine_SNK, (SAME, VERSION), strict=True)
-    )
-    family_N = connected_groups(near.image_similarity_NK, near.image_index_NK, FAMILY)
+        advance(len(rows))
+    same_N = connected_groups(cosine_SNK[0], likely_NK, SAME)
+    is_version_NK = (cosine_SNK[1] >= VERSION) | (cosine_SNK[0] >= SAME)
+    version_N = connected_groups(is_version_NK.float(), likely_NK, 1.0)
+    large_N = torch.bincount(family_N)[family_N] > MOST_OF_DATA * n
+    _, family_N = torch.where(large_N, n + version_N, family_N).unique(return_inverse=True)
     return Copies(same_N=same_N, version_N=version_N, family_N=family_N)
 
 
+def _families(near: Neighbourhood, others_NK: Tensor) -> Tensor:
+    """Number connected look-alikes: int64 [N]."""
+    centre_D = near.image_ND.mean(0)
+    cosine_NK = torch.full(others_NK.shape, -1.0)
+    for rows in torch.arange(len(others_NK)).split(_BLOCK):
+        own_BD, other_BKD = near.image_ND[rows] - centre_D, near.image_ND[others_NK[rows].clamp_min(0)] - centre_D
+        cosine_NK[rows] = functional.cosine_similarity(own_BD[:, None], other_BKD, dim=2)
+    return connected_groups(cosine_NK.masked_fill(others_NK < 0, -1.0), others_NK, FAMILY)
+
+
 def _count_conflicts(same_N: Tensor, near: Neighbourhood, control_N: Tensor) -> Tensor:
-    by_chance_N = (near.text_ND * near.text_ND[control_N]).sum(1)
-    alike = float(np.quantile(by_chance_N.numpy(), ALIKE_BY_CHANCE))
+    sample = evenly_spaced(len(same_N), _SAMPLE)
+    by_chance = (near.text_ND[sample] * near.text_ND[control_N[sample]]).sum(1)
+    alike = float(np.quantile(by_chance.numpy(), ALIKE_BY_CHANCE)) - _ROUNDING
     n_conflicts_N = torch.zeros(len(same_N), dtype=torch.int64)
-    for rows in torch.argsort(same_N, stable=True).split(torch.bincount(same_N).tolist()):
-        if len(rows) > 1:
-            first = first_of_each(near.caption_N[rows])
-            captions = rows[first[first >= 0]]
-            captions = captions[evenly_spaced(len(captions), MOST_COMPARED)]
-            n_conflicts_N[rows] = (near.text_ND[rows] @ near.text_ND[captions].T < alike).sum(1)
+    count_G = torch.bincount(same_N)
+    repeated = torch.nonzero(count_G[same_N] > 1)[:, 0]
+    repeated = repeated[torch.argsort(same_N[repeated], stable=True)]
+    for rows in repeated.split(count_G[count_G > 1].tolist()):
+        number_B = near.caption_N[rows]
+        _, place_B = number_B.unique(return_inverse=True)
+        captions = rows[first_of_each(place_B)]
+        captions = captions[evenly_spaced(len(captions), MOST_COMPARED)]
+        is_other_BC = number_B[:, None] != near.caption_N[captions]
+        for block in torch.arange(len(rows)).split(_SAMPLE):
+            is_unlike_BC = near.text_ND[rows[block]] @ near.text_ND[captions].T < alike
+            n_conflicts_N[rows[block]] = (is_unlike_BC & is_other_BC[block]).sum(1)
     return n_conflicts_N
 
 

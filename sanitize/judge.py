@@ -80,7 +80,8 @@ class Aligned:
     """The spaces of a run, last one decisive for what people look at, the contests held in them, and what else is seen.
 
     Attributes:
-        trained_cosine_N: float32 [N], cosine of image and own caption under heads that were trained on the pair too.
+        trained_cosine_N: float32 [N], cosine of image and own caption under heads that were trained on the pair too;
+            None of a joint encoder, which has no heads.
     """
 
     near: Neighbourhood
@@ -89,7 +90,7 @@ class Aligned:
     control_NR: Tensor
     traits: Traits
     copies: CountedCopies
-    trained_cosine_N: Tensor
+    trained_cosine_N: Tensor | None
 
 
 def align_run(dataset: Dataset, run: RunFolder, judging: Judging, reporter: Reporter, *, joint: bool) -> Aligned:
@@ -102,8 +103,9 @@ def align_run(dataset: Dataset, run: RunFolder, judging: Judging, reporter: Repo
     with reporter.stage("neighbours", total=len(dataset)) as progress:
         image_NVR = reduce_images(dataset, run, config, joint=joint, seed=seed, workers=workers)
         near = neighbourhood(dataset, image_NVR, config, workers=workers)
-        copies = find_copies(dataset.detail_N, near, workers=workers)
         progress.advance(len(dataset))
+    with reporter.stage("copies", total=len(dataset)) as progress:
+        copies = find_copies(dataset.detail_N, near, workers=workers, advance=progress.advance)
     n_controls, control_rng = judging.suspicion.controls, generator(seed, "controls")
 
     def held(space: Space, control_NR: Tensor) -> Ranks:
@@ -144,7 +146,7 @@ def align_run(dataset: Dataset, run: RunFolder, judging: Judging, reporter: Repo
             control_NR=control_NR,
             traits=traits,
             copies=CountedCopies.of(copies, near, control_NR[:, 0]),
-            trained_cosine_N=torch.linalg.vecdot(space.image_NVD[:, 0], space.text_ND),
+            trained_cosine_N=None,
         )
 
     folds = deal(near, config, seed)
@@ -221,7 +223,8 @@ def judge_run(
             vicinity=partial(_vicinity, near),
             sight_N=sight(aligned.spaces[-1], near, workers=workers).numpy(),
         )
-        risk = combine(calibrated, aligned.trained_cosine_N, aligned.traits, aligned.copies)
+        trained_N = aligned.trained_cosine_N
+        risk = combine(calibrated, trained_N, aligned.traits, aligned.copies)
         space, ranks = aligned.spaces[-1], aligned.ranks[-1]
         outcome = read_contest(space, ranks, near.caption_N, judging.contest, generator(seed, "contest"))
         rivals = find_rivals(space, outcome.worst_view, near.caption_N, workers=workers)
@@ -240,7 +243,7 @@ def judge_run(
             "worst_view": [views[view] for view in outcome.worst_view.tolist()],
             "cosine": own.tolist(),
             "cosine_z": z.tolist(),
-            "trained_cosine": aligned.trained_cosine_N.tolist(),
+            "trained_cosine": [None] * len(dataset) if trained_N is None else trained_N.tolist(),
             "win_probability": outcome.win_probability.tolist(),
             "win_probability_64": outcome.win_probability_64.tolist(),
             "win_probability_1024": outcome.win_probability_1024.tolist(),

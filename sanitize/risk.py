@@ -20,8 +20,8 @@ and likewise for texture (both where ``trait_p`` is at most ``TRAIT_P``), for ca
 something else and for versions of one picture (``sanitize.copies``). Rank for rank, so that where a data set is full
 of copies and families, they move little.
 
-Versions count from ``LEAST_VERSIONS`` on, and up to ``MOST_VERSIONS`` of the data: a picture that fills more of it is
-what the data is about, and any attack of the literature takes less.
+Versions count from ``LEAST_VERSIONS`` on, and up to ``copies.MOST_OF_DATA``: a picture that fills more of the data is
+what the data is about, and any attack of the literature takes less. Below 160 pairs they do not count.
 
 Risk is not calibrated: ``suspicion`` and ``fdr`` are what a promise can rest on.
 
@@ -38,8 +38,8 @@ import torch
 from torch import Tensor
 
 from roclip_audit.core.ranks import count_at_least, rank_of
-from roclip_audit.core.schema import TRAIT_P
-from roclip_audit.sanitize.copies import CountedCopies
+from roclip_audit.core.schema import LEAST_VERSIONS, TRAIT_P
+from roclip_audit.sanitize.copies import MOST_OF_DATA, CountedCopies
 from roclip_audit.sanitize.suspicion import Calibrated
 from roclip_audit.sanitize.traits import Traits
 
@@ -47,8 +47,6 @@ ORDINARY_P = 0.01
 LEARNED = math.e
 AS_RARE = {"patch": 8.0, "texture": 16.0, "conflicts": 2.0, "versions": 6.0}
 """How many times rarer than an odd pairing each has to be to rank as high."""
-LEAST_VERSIONS = 8
-MOST_VERSIONS = 0.05
 LEAST_SUSPICION = 1e-4  # below it pairings fit equally well
 REASONS = ("pairing", "trait", "duplicates")
 
@@ -66,25 +64,28 @@ class Risk:
     reasons: list[str]
 
 
-def combine(calibrated: Calibrated, trained_cosine_N: Tensor, traits: Traits, copies: CountedCopies) -> Risk:
+def combine(calibrated: Calibrated, trained_cosine_N: Tensor | None, traits: Traits, copies: CountedCopies) -> Risk:
     """Combine suspicion with what does not depend on the pairing.
 
     Args:
         calibrated: suspicion of every pair.
-        trained_cosine_N: [N], cosine of image and caption under heads that were trained on the pair.
+        trained_cosine_N: [N], cosine of image and caption under heads that were trained on the pair; None if there are
+            no such heads.
         traits: shared fine structure of every image.
         copies: how often every picture occurs.
     """
     odds_N = torch.logit(torch.from_numpy(calibrated.suspicion_N).clamp(LEAST_SUSPICION, 1 - 1e-9))
-    unlearned_N = rank_of(-trained_cosine_N) - rank_of(trained_cosine_N)
     raised_N = log_factor(traits.p_N)
-    pairing_N = odds_N + math.log(LEARNED) * unlearned_N + raised_N
+    pairing_N = odds_N + raised_N
+    if trained_cosine_N is not None:
+        unlearned_N = rank_of(-trained_cosine_N) - rank_of(trained_cosine_N)
+        pairing_N += math.log(LEARNED) * unlearned_N
     patch_N = as_rare(traits.patch_N, pairing_N, AS_RARE["patch"])
     texture_N = as_rare(traits.texture_N, pairing_N, AS_RARE["texture"])
     trait_N = torch.where(traits.p_N <= TRAIT_P, torch.maximum(patch_N, texture_N), -torch.inf)
     copies_N = torch.maximum(
         _lifted(copies.n_conflicts_N, pairing_N, 1, math.inf, AS_RARE["conflicts"]),
-        _lifted(copies.n_versions_N, pairing_N, LEAST_VERSIONS, MOST_VERSIONS * len(pairing_N), AS_RARE["versions"]),
+        _lifted(copies.n_versions_N, pairing_N, LEAST_VERSIONS, MOST_OF_DATA * len(pairing_N), AS_RARE["versions"]),
     )
     share = min(max(calibrated.contamination.estimate, LEAST_SUSPICION), 0.5)
     # Where nothing was raised, the pairing is all there is to say.

@@ -11,7 +11,7 @@ from roclip_audit.audit.why import Measured, why
 QUIET = Measured(
     risk_reason="pairing", q=0.1, q_caption=0.2, worst_view="whole", whole_q=0.1, caption_disagreement=0.3,
     image_disagreement=None, trait_p=0.6, texture=0.0, patch=0.0, patch_x=0.9, patch_y=0.5,
-    anomaly=0.4, n_duplicates=1, n_duplicate_captions=1, n_same=1, n_same_captions=1, n_versions=1,
+    anomaly=0.4, n_duplicates=1, n_duplicate_captions=1, n_same=1, n_conflicts=0, n_versions=1,
     n_caption_repeats=1, n_neighbours=8,
 )  # fmt: skip
 
@@ -29,14 +29,18 @@ def test_what_chance_would_say_is_no_reason() -> None:
         ({"caption_disagreement": 0.9}, "90 % of captions agree better with those of the 8 most similar pictures"),
         ({"image_disagreement": 0.5}, "50 % of pictures look more like those that carry similar captions"),
         (
-            {"n_duplicates": 50, "n_duplicate_captions": 45, "n_same": 41, "n_same_captions": 38},
-            "one of 41 copies of this picture under 38 captions",
+            {"n_duplicates": 50, "n_duplicate_captions": 45, "n_same": 41, "n_conflicts": 38},
+            "one of 41 copies of this picture, of which 38 other captions say something else",
         ),
         (
             {"n_duplicates": 41, "n_duplicate_captions": 38},
-            "one of 41 near-copies of this picture under 38 captions",
+            "one of 41 look-alikes under 38 captions",
         ),
-        ({"n_versions": 34, "risk_reason": "duplicates"}, "one of 34 slight versions of one picture"),
+        (
+            {"n_same": 2, "n_conflicts": 1},
+            "one of 2 copies of this picture, of which another caption says something else",
+        ),
+        ({"n_same": 34, "n_versions": 34, "risk_reason": "duplicates"}, "one of 34 slight versions of one picture"),
         ({"n_caption_repeats": 12}, "12 pairs carry this very caption"),
         ({"campaigns": ("banana", "x"), "risk_reason": "trait"}, "it belongs to the campaign “banana”"),
         (

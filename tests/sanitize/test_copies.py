@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from roclip_audit.sanitize.align import Neighbourhood
-from roclip_audit.sanitize.copies import FAMILY, LIKELY, Copies, CountedCopies, find_copies
+from roclip_audit.sanitize.copies import LIKELY, MOST_COMPARED, Copies, CountedCopies, find_copies
 from roclip_audit.sanitize.dataset import RowArray
-from roclip_audit.sanitize.detail import Canvas, Detail
+from roclip_audit.sanitize.detail import DIM, N_PLACES, Canvas, Detail
 from tests.encoderkit import pictures
 
 
@@ -63,6 +63,7 @@ def test_files_saved_again_are_the_same_and_crops_are_versions() -> None:
     assert len(found.same_N[:12].unique()) == 12
     assert int(found.same_N[14]) != int(found.same_N[1])
     assert int(found.version_N[14]) == int(found.version_N[1])
+    assert len(found.version_N[[0, 12, 13]].unique()) == 1  # the same picture is a version of itself
 
 
 def test_the_stars_of_a_family_are_different_pictures() -> None:
@@ -76,10 +77,43 @@ def test_what_the_encoder_tells_apart_is_not_compared() -> None:
     assert copies_of([image, image, *pictures(6, seed=1)], LIKELY).same_N[:2].tolist() == [0, 0]
 
 
+def families(angles: list[float]) -> list[int]:
+    """Families of pictures whose whole views lie at these angles; two far ones keep the centre where it is."""
+    near = around(len(angles))
+    at = torch.tensor(angles, dtype=torch.float64)
+    image_ND = torch.stack([at.cos(), at.sin()], 1).float()
+    detail = np.random.default_rng(0).integers(-90, 90, (len(angles), N_PLACES, DIM)).astype(np.int8)
+    return find_copies(RowArray.of([detail]), replace(near, image_ND=image_ND)).family_N.tolist()
+
+
 def test_look_alikes_are_a_family_whatever_their_detail() -> None:
-    images = pictures(4)
-    assert copies_of(images, FAMILY).family_N.tolist() == [0] * 4
-    assert copies_of(images, FAMILY - 0.01).family_N.tolist() == list(range(4))
+    """Angles on a circle, 60 of them: centred where they are. cos(0.5) is 0.88, cos(0.6) 0.83."""
+    spread = [6.2832 * place / 40 for place in range(40)]
+    apart = [angle for place, angle in enumerate(spread) if place % 4 == 0]  # 0.63 from one to the next
+    assert len(set(families(apart))) == len(apart)
+
+
+def test_a_family_that_is_much_of_the_data_falls_apart_into_versions() -> None:
+    spread = [6.2832 * place / 40 for place in range(40)]  # 0.16 from one to the next: one chain
+    assert len(set(families(spread))) == 40
+    apart = [6.2832 * place / 8 for place in range(8)]
+    few = families([*apart * 12, 0.1, 0.2])
+    assert len(set(few)) > 8
+
+
+def test_a_caption_does_not_conflict_with_itself_and_many_are_sampled() -> None:
+    same = torch.zeros(200, dtype=torch.int64)
+    copies = Copies(same_N=same, version_N=same, family_N=same)
+    rng = torch.Generator().manual_seed(0)
+    one = torch.nn.functional.normalize(torch.randn(1, 384, generator=rng), dim=1)
+    near = replace(around(200), text_ND=one.expand(200, -1) + 0, caption_N=same)
+    assert CountedCopies.of(copies, near, torch.arange(200).roll(1)).n_conflicts_N.tolist() == [0] * 200
+    texts = torch.nn.functional.normalize(torch.randn(200, 384, generator=rng), dim=1)
+    counted = CountedCopies.of(
+        copies, replace(near, text_ND=texts, caption_N=torch.arange(200)), torch.arange(200).roll(1)
+    )
+    assert 32 < int(counted.n_conflicts_N.min()) <= int(counted.n_conflicts_N.max()) <= MOST_COMPARED
+    assert bool((counted.n_conflicts_N < counted.n_same_captions_N).all())
 
 
 def test_threads_change_nothing_and_blank_pictures_are_one() -> None:

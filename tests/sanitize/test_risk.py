@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from roclip_audit.sanitize.copies import CountedCopies
+from roclip_audit.core.schema import LEAST_VERSIONS
+from roclip_audit.sanitize.copies import MOST_OF_DATA, CountedCopies
 from roclip_audit.sanitize.risk import (
     AS_RARE,
     LEARNED,
-    LEAST_VERSIONS,
-    MOST_VERSIONS,
     ORDINARY_P,
     Risk,
     as_rare,
@@ -118,6 +117,17 @@ def test_what_training_cannot_fit_raises_the_odds_and_what_it_fits_lowers_them()
     assert odds.tolist() == pytest.approx([LEARNED**-0.75, 1.0, 1.0, LEARNED**0.75])
 
 
+def test_without_heads_that_were_trained_on_the_pairs_the_pairing_is_left_alone() -> None:
+    suspicion = np.array([0.1, 0.6])
+    calibrated = Calibrated(suspicion, suspicion, suspicion, Interval(0.05, 0.04, 0.06))
+    nothing, alone = torch.zeros(2, dtype=torch.float64), torch.ones(2, dtype=torch.int64)
+    traits = Traits(texture_N=nothing, patch_N=nothing, patch_x_N=nothing, patch_y_N=nothing, p_N=alone.double())
+    copies = CountedCopies(
+        n_same_N=alone, n_same_captions_N=alone, n_conflicts_N=0 * alone, n_versions_N=alone, family_N=alone
+    )
+    assert combine(calibrated, None, traits, copies).risk_N.tolist() == pytest.approx([0.1, 0.6])
+
+
 def test_one_picture_under_two_captions_ranks_by_how_rare_that_is() -> None:
     n = 1_000
     suspicion = falling(n)
@@ -139,7 +149,7 @@ def test_a_crowd_of_versions_counts_though_its_captions_fit() -> None:
 def test_a_few_versions_and_what_the_data_is_about_count_for_nothing() -> None:
     n = 1_000
     suspicion = falling(n)
-    most = int(MOST_VERSIONS * n) + 1
+    most = int(MOST_OF_DATA * n) + 1
     found = risk_of(suspicion, versions=[1] * (n - most - 7) + [most] * most + [LEAST_VERSIONS - 1] * 7)
     assert found.risk_N.tolist() == pytest.approx(suspicion)
 
