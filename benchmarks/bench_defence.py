@@ -2,6 +2,7 @@
 
     python benchmarks/data_icon_classes.py package data/icons --pairs 60000
     python benchmarks/bench_defence.py data/icons --scale cpu      # 10,000 pairs, 32 pixels; ten minutes an arm
+    python benchmarks/bench_defence.py data/icons --scale cpu-50k  # 50,000 pairs; twenty minutes an arm
     python benchmarks/bench_defence.py data/icons --scale gpu      # one GPU: 60,000 pairs, 64 pixels, bf16, compiled
 
 For every seed: draw pairs, plant targeted poisoning and a patch backdoor, scan, then train each arm on the same

@@ -1,7 +1,8 @@
-"""What the contest said before: a running mean for pictures that occur several times, the worst of late for the others.
+"""What the contest said before: of every pair the worst of late, and of pictures that occur several times the mean.
 
 A glimpse that shows what was planted lets its pair win. So a pair that lost lately is not believed at once: its rank
-share is at least ``MEMORY`` of what it was, epoch by epoch. N pairs of a batch, A pairs of the data set.
+share is at least ``MEMORY`` of what it was, contest by contest. All captions of one picture share the running mean of
+theirs. N pairs of a batch, A pairs of the data set.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ RATE: Final = 0.3
 """Weight of an epoch in the running mean, shared by the occurrences of the picture."""
 UNKNOWN: Final = -1.0
 MEMORY: Final = 0.7
-"""What is left of a pair's rank share after an epoch with a contest."""
+"""What is left of a pair's rank share after another contest."""
 
 
 class Verdicts:
@@ -41,12 +42,14 @@ class Verdicts:
         self._n_times_A = torch.bincount(self.number_A, minlength=len(self.number_A))
 
     def joined(self, q_N: Tensor, pair_N: Tensor) -> Tensor:
-        """Take note of rank shares; return what counts: the mean of a repeated picture, the worst of late of another.
+        """Take note of rank shares; return what counts: the worst of late, its mean for a repeated picture.
 
         Args:
             q_N: [N] rank shares of a batch, 0 to 1.
             pair_N: [N] their pairs, each once.
         """
+        q_N = torch.maximum(q_N, MEMORY * self.worst_A[pair_N])
+        self.worst_A[pair_N] = q_N
         picture_N = self.number_A[pair_N]
         n_times_N = self._n_times_A[picture_N]
         seen, place_N, n_seen = picture_N.unique(return_inverse=True, return_counts=True)
@@ -56,8 +59,7 @@ class Verdicts:
         old = self.mean_A[seen]
         kept = (1 - RATE) ** (n_seen / self._n_times_A[seen])
         self.mean_A[seen] = torch.where(old == UNKNOWN, mean, kept * old + (1 - kept) * mean)
-        self.worst_A[pair_N] = torch.maximum(q_N, MEMORY * self.worst_A[pair_N])
-        return torch.where(n_times_N > 1, self.mean_A[picture_N], self.worst_A[pair_N])
+        return torch.where(n_times_N > 1, self.mean_A[picture_N], q_N)
 
     def state(self) -> dict[str, Tensor]:
         """Return everything as tensors, for a checkpoint."""

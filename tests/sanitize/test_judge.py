@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from roclip_audit.core.progress import SilentReporter
 from roclip_audit.core.run import RunFolder
 from roclip_audit.core.schema import EVIDENCE, NEIGHBOURS, RIVALS
-from roclip_audit.sanitize.dataset import Dataset
+from roclip_audit.sanitize.dataset import Dataset, RowArray
+from roclip_audit.sanitize.detail import DIM, N_PLACES
 from roclip_audit.sanitize.judge import align_run, judge_run
 from roclip_audit.sanitize.suspicion import Calibrated
 from tests.sanitize.datakit import N_VIEWS, Made, as_dataset, judging, make_pairs, run_folder
@@ -70,6 +74,43 @@ def test_a_joint_encoder_needs_no_training(tmp_path: Path) -> None:
     assert listed.sum() > 60
     assert made.mismatched_N[listed].mean() > 0.8
     assert not list((run.root / "align").glob("*.safetensors"))
+
+
+def evidence_of(run: RunFolder) -> pl.DataFrame:
+    return pl.concat([pl.read_parquet(path) for path in sorted((run.root / "evidence").glob("*.parquet"))])
+
+
+def test_copies_reach_the_evidence_and_what_they_say_raises_the_risk(tmp_path: Path) -> None:
+    """Rows 0 to 2 are one picture under three captions, rows 3 to 22 versions of another, the rest like no other."""
+    made = make_pairs(400)
+    image, detail = made.dataset.image_NVF[:], np.zeros((400, N_PLACES, DIM), np.int8)
+    rng = np.random.default_rng(0)
+    detail[:] = rng.integers(-90, 90, detail.shape)
+    image[:3], detail[:3] = image[0].clone(), detail[0]
+    image[3:23] = image[3].clone() + 0.05 * torch.from_numpy(rng.normal(size=image[3:23].shape)).float()
+    detail[3:23] = np.clip(detail[3] + rng.integers(-22, 22, detail[3:23].shape), -127, 127)
+    dataset = replace(made.dataset, image_NVF=RowArray.of([image.numpy()]), detail_N=RowArray.of([detail]))
+    _, run = judge(dataset, tmp_path)
+    found = evidence_of(run)
+    assert found["n_same"].to_list()[:5] == [3, 3, 3, 1, 1]
+    assert found["n_same_captions"].to_list()[:5] == [3, 3, 3, 1, 1]
+    assert found["n_versions"].to_list() == [3] * 3 + [20] * 20 + [1] * 377
+    assert found["family"][3:23].n_unique() == 1
+    assert (found["n_conflicts"] < found["n_same_captions"]).all()
+    assert (found["n_same"] <= found["n_versions"]).all()
+    assert found["trained_cosine"].is_between(-1.001, 1.001).all()
+    conflicting = found.filter(pl.col("n_conflicts") > 0)
+    assert len(conflicting) >= 2  # three unrelated captions
+    assert conflicting["risk"].min() > found["risk"].quantile(0.9)  # type: ignore[operator]
+    assert set(found["risk_reason"][3:23]) <= {"duplicates", "pairing"}
+
+
+def test_a_joint_encoder_has_no_heads_that_saw_a_pair(tmp_path: Path) -> None:
+    made = make_pairs(300, joint=True)
+    _, run = judge(made.dataset, tmp_path, joint=True)
+    found = evidence_of(run)
+    assert found["trained_cosine"].null_count() == len(found)
+    assert found["family"].n_unique() > 1
 
 
 def test_the_files_hold_every_pair_once_and_nothing_beyond_its_range(

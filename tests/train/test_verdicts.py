@@ -29,13 +29,21 @@ def test_captions_of_one_picture_share_a_mean_that_forgets_as_fast_for_every_num
     verdicts = numbered()
     first = verdicts.joined(torch.tensor([0.6, 0.5, 0.2]), torch.tensor([0, 1, 4]))
     assert first.tolist() == pytest.approx([0.4, 0.5, 0.4])
-    one_epoch = verdicts.joined(torch.tensor([0.1, 0.1, 0.1]), torch.tensor([0, 2, 4]))
-    assert one_epoch.tolist() == pytest.approx([(1 - RATE) * 0.4 + RATE * 0.1] * 3)
+    one_epoch = verdicts.joined(torch.tensor([0.7, 0.7, 0.7]), torch.tensor([0, 2, 4]))
+    assert one_epoch.tolist() == pytest.approx([(1 - RATE) * 0.4 + RATE * 0.7] * 3)
     in_turns = numbered()
     in_turns.joined(torch.tensor([0.6, 0.2]), torch.tensor([0, 4]))
     for pair in (0, 2, 4):
-        last = in_turns.joined(torch.tensor([0.1]), torch.tensor([pair]))
+        last = in_turns.joined(torch.tensor([0.7]), torch.tensor([pair]))
     assert last.tolist() == pytest.approx(one_epoch.tolist()[:1])
+
+
+def test_the_mean_of_a_picture_is_over_what_its_pairs_remember() -> None:
+    verdicts = numbered()
+    verdicts.joined(torch.tensor([0.6, 0.5, 0.1]), torch.tensor([0, 2, 4]))
+    mean = (0.6 * MEMORY + 0.5 * MEMORY + 0.1 * MEMORY) / 3
+    found = verdicts.joined(torch.tensor([0.0, 0.0, 0.0]), torch.tensor([0, 2, 4]))
+    assert found.tolist() == pytest.approx([(1 - RATE) * 0.4 + RATE * mean] * 3)
 
 
 def test_it_goes_on_where_it_was() -> None:
