@@ -41,7 +41,7 @@ from roclip_audit.sanitize.grouping import duplicates
 from roclip_audit.sanitize.mates import stack_together
 
 SAME, SAME_PLACES = 0.98, 16
-VERSION, VERSION_PLACES = 0.93, 8
+VERSION, VERSION_PLACES = 0.9, 8
 FAMILY = 0.85
 MOST_OF_DATA = 0.05
 LIKELY = 0.8
