@@ -23,6 +23,7 @@ NOT_RANKINGS: Final = frozenset(
         "fdr",
         "p_value",
         "cosine",
+        "trained_cosine",
         "win_probability",
         "win_probability_64",
         "win_probability_1024",
