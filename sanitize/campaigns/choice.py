@@ -21,6 +21,8 @@ from roclip_audit.sanitize.campaigns.excess import MIN_RHO, Null, fit_null, holm
 from roclip_audit.sanitize.campaigns.groups import MIN_UNITS, Group
 
 MIN_GROUPS: Final = 20
+ORIGINS: Final = frozenset({"domain", "shard"})
+"""Kinds whose sound groups differ a lot: one site has logos that no encoder knows, another photographs."""
 HARM: Final = 1.0  # log likelihood by which a group must worsen the prediction to go before all others
 MAX_COMPARED: Final = 400  # significant groups that are compared with each other
 
@@ -126,6 +128,7 @@ def choose_among(
     kinds = sorted({group.kind for group in groups})
     narrow = dict.fromkeys(kinds, Null(float(suspicious_N.mean()), MIN_RHO))
     trimmed, _, _ = _significant(groups, suspicious_N, narrow, config, n_kinds=1)
+    trimmed = [index for index in trimmed if groups[index].kind not in ORIGINS]
     nulls = _nulls(groups, trimmed, suspicious_N)
     chosen, p_G, corrected_G = _significant(groups, suspicious_N, nulls, config, n_kinds=n_kinds)
     return [
