@@ -59,9 +59,9 @@ from by_domain where p_corrected <= 0.05 order by p_corrected limit 20""",
     ),
     Example(
         "Pictures that come again and again under different captions",
-        """select duplicate_group, count(*) as n_pairs, count(distinct caption) as n_captions, max(suspicion) as worst,
+        """select same_group, count(*) as n_pairs, count(distinct caption) as n_captions, max(suspicion) as worst,
     any_value(caption order by suspicion desc) as example
-from suspicion where n_duplicates > 1 group by duplicate_group having n_captions > 1 order by worst desc limit 20""",
+from suspicion where n_same > 1 group by same_group having n_captions > 1 order by worst desc limit 20""",
     ),
     Example(
         "Captions that many suspicious pairs share: the mark of a targeted attack",

@@ -158,6 +158,7 @@ EVIDENCE: tuple[Column, ...] = (
     Column("duplicate_group", "UINTEGER", "Number of the group of near-duplicate images"),
     Column("n_duplicates", "UINTEGER", "Pairs in the duplicate group"),
     Column("n_duplicate_captions", "UINTEGER", "Distinct captions in the duplicate group"),
+    Column("same_group", "UINTEGER", "Number of the group of pairs that show the same picture"),
     Column("n_same", "UINTEGER", "Pairs that show the same picture, this one too; saved again at most"),
     Column("n_same_captions", "UINTEGER", "Distinct captions of those"),
     Column(

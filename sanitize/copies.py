@@ -76,6 +76,7 @@ class CountedCopies:
     """How often every picture occurs.
 
     Attributes:
+        same_N: int64 [N], equal for the same picture.
         n_same_N: int64 [N], pairs that show the same picture, this one too.
         n_same_captions_N: int64 [N], distinct captions of those.
         n_conflicts_N: int64 [N], of those captions (``MOST_COMPARED`` at most), the ones that say something else than
@@ -84,6 +85,7 @@ class CountedCopies:
         family_N: int64 [N], equal for look-alikes.
     """
 
+    same_N: Tensor
     n_same_N: Tensor
     n_same_captions_N: Tensor
     n_conflicts_N: Tensor
@@ -96,6 +98,7 @@ class CountedCopies:
         n_same_N, n_same_captions_N = duplicates(copies.same_N, near.caption_N)
         n_versions_N = torch.bincount(copies.version_N)[copies.version_N]
         return cls(
+            same_N=copies.same_N,
             n_same_N=n_same_N,
             n_same_captions_N=n_same_captions_N,
             n_conflicts_N=_count_conflicts(copies.same_N, near, control_N),

@@ -259,6 +259,7 @@ def judge_run(
             "patch_x": aligned.traits.patch_x_N.tolist(),
             "patch_y": aligned.traits.patch_y_N.tolist(),
             **_density(near, judging.evidence),
+            "same_group": aligned.copies.same_N.tolist(),
             "n_same": aligned.copies.n_same_N.tolist(),
             "n_same_captions": aligned.copies.n_same_captions_N.tolist(),
             "n_conflicts": aligned.copies.n_conflicts_N.tolist(),

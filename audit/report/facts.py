@@ -255,7 +255,7 @@ def read_problems(connection: duckdb.DuckDBPyConnection) -> tuple[ProblemKind, .
 _DUPLICATES = f"""
     select count(*) as n_pairs, count(distinct caption) as n_captions, count(*) filter (fdr <= {FLAG_FDR}) as n_flagged,
         max(suspicion) as worst, arg_max(uid, (suspicion, uid)) as uid, arg_max(caption, (suspicion, uid)) as caption
-    from suspicion where n_duplicates > 1 group by duplicate_group having n_pairs > 1
+    from suspicion where n_same > 1 group by same_group having n_pairs > 1
 """  # noqa: S608  # our own number
 
 

@@ -93,6 +93,8 @@ def test_copies_reach_the_evidence_and_what_they_say_raises_the_risk(tmp_path: P
     _, run = judge(dataset, tmp_path)
     found = evidence_of(run)
     assert found["n_same"].to_list()[:5] == [3, 3, 3, 1, 1]
+    assert found["same_group"][:3].n_unique() == 1
+    assert found["same_group"].n_unique() == 398
     assert found["n_same_captions"].to_list()[:5] == [3, 3, 3, 1, 1]
     assert found["n_versions"].to_list() == [3] * 3 + [20] * 20 + [1] * 377
     assert found["family"][3:23].n_unique() == 1

@@ -38,6 +38,7 @@ def risk_of(
     p_N = torch.ones(n, dtype=torch.float64) if p is None else torch.tensor(p, dtype=torch.float64)
     traits = Traits(texture_N=nothing, patch_N=patch_N, patch_x_N=nothing, patch_y_N=nothing, p_N=p_N)
     copies = CountedCopies(
+        same_N=torch.arange(n),
         n_same_N=alone,
         n_same_captions_N=alone,
         n_conflicts_N=torch.zeros(n, dtype=torch.int64) if conflicts is None else torch.tensor(conflicts),
@@ -123,7 +124,12 @@ def test_without_heads_that_were_trained_on_the_pairs_the_pairing_is_left_alone(
     nothing, alone = torch.zeros(2, dtype=torch.float64), torch.ones(2, dtype=torch.int64)
     traits = Traits(texture_N=nothing, patch_N=nothing, patch_x_N=nothing, patch_y_N=nothing, p_N=alone.double())
     copies = CountedCopies(
-        n_same_N=alone, n_same_captions_N=alone, n_conflicts_N=0 * alone, n_versions_N=alone, family_N=alone
+        same_N=alone,
+        n_same_N=alone,
+        n_same_captions_N=alone,
+        n_conflicts_N=0 * alone,
+        n_versions_N=alone,
+        family_N=alone,
     )
     assert combine(calibrated, None, traits, copies).risk_N.tolist() == pytest.approx([0.1, 0.6])
 

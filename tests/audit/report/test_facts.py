@@ -96,7 +96,7 @@ def test_decisions_are_counted_and_the_latest_come_first(connection: duckdb.Duck
 def test_repeated_pictures_are_groups_of_pairs(connection: duckdb.DuckDBPyConnection) -> None:
     found = facts.read_duplicates(connection)
     groups: dict[int, list[str]] = defaultdict(list)
-    rows = connection.execute("select duplicate_group, caption from suspicion where n_duplicates > 1").fetchall()
+    rows = connection.execute("select same_group, caption from suspicion where n_same > 1").fetchall()
     for group, caption in rows:
         groups[group].append(caption)
     repeated = [captions for captions in groups.values() if len(captions) > 1]
