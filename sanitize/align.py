@@ -113,8 +113,7 @@ def reduce_images(
 
 def neighbourhood(dataset: Dataset, image_NVR: RowArray, config: AlignConfig, *, workers: int) -> Neighbourhood:
     """Look up the nearest images of every image and the nearest captions of every caption; group near-duplicates."""
-    image_ND = torch.cat([image_NVR[slice(at, at + _BLOCK)][:, 0] for at in range(0, len(dataset), _BLOCK)])
-    image_ND = functional.normalize(image_ND, dim=1)
+    image_ND = functional.normalize(whole_view(image_NVR)[slice(None)][:, 0], dim=1)
     text_ND = functional.normalize(dataset.text_NG[:], dim=1)
     similarity_NK, index_NK = nearest(image_ND, image_ND, config.n_neighbours, workers=workers)
     caption_N = number_captions(dataset.captions)
@@ -251,6 +250,11 @@ def fit_space(
     return Space(name=name, image_NVD=image_NVD, text_ND=text_ND, fold_N=fold_N)
 
 
+def whole_view(image_NVR: RowArray) -> RowArray:
+    """Return the whole view alone, rows of [1, R]; the others are not read."""
+    return RowArray.of([part[:, :1] for part in image_NVR.parts])
+
+
 def train_on_all(image_NVR: RowArray, text_NG: RowArray, caption_N: Tensor, config: HeadsConfig, seed: int) -> Heads:
     """Train heads on the whole view of all pairs, each as often; beyond ten million pairs on as many of them.
 
@@ -258,15 +262,14 @@ def train_on_all(image_NVR: RowArray, text_NG: RowArray, caption_N: Tensor, conf
     often, those that belong together come first, and noise, which nothing repeats, last (small loss; Han et al. 2018,
     arXiv 1804.06872).
     """
-    whole_N1R = RowArray.of([part[:, :1] for part in image_NVR.parts])
     config = replace(config, max_steps=max(config.max_steps, MOST_STEPS_ON_ALL))
-    return train_heads(whole_N1R, text_NG, caption_N, torch.arange(len(caption_N)), config, seed)
+    return train_heads(whole_view(image_NVR), text_NG, caption_N, torch.arange(len(caption_N)), config, seed)
 
 
 def own_cosines(heads: Heads, image_NVR: RowArray, text_NG: RowArray) -> Tensor:
     """Return the cosine of every image's whole view and its own caption in the space of some heads: float32 [N]."""
-    blocks = torch.arange(len(image_NVR)).split(_BLOCK)
-    return torch.cat([(heads.image(image_NVR[at][:, 0]) * heads.text(text_NG[at])).sum(1) for at in blocks])
+    whole_N1R, blocks = whole_view(image_NVR), torch.arange(len(image_NVR)).split(_BLOCK)
+    return torch.cat([(heads.image(whole_N1R[at][:, 0]) * heads.text(text_NG[at])).sum(1) for at in blocks])
 
 
 def joint_space(dataset: Dataset, run: RunFolder) -> Space:

@@ -38,7 +38,7 @@ from roclip_audit.sanitize.align import Neighbourhood
 from roclip_audit.sanitize.dataset import RowArray
 from roclip_audit.sanitize.detail import GRID, UNIT
 from roclip_audit.sanitize.grouping import duplicates
-from roclip_audit.sanitize.mates import stack_together
+from roclip_audit.sanitize.mates import centred_cosines, stack_together
 
 SAME, SAME_PLACES = 0.98, 16
 VERSION, VERSION_PLACES = 0.9, 8
@@ -72,38 +72,34 @@ class Copies:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CountedCopies:
-    """How often every picture occurs.
+class CountedCopies(Copies):
+    """Groups of pictures, and how often every picture occurs.
 
     Attributes:
-        same_N: int64 [N], equal for the same picture.
         n_same_N: int64 [N], pairs that show the same picture, this one too.
         n_same_captions_N: int64 [N], distinct captions of those.
         n_conflicts_N: int64 [N], of those captions (``MOST_COMPARED`` at most), the ones that say something else than
             the own one.
         n_versions_N: int64 [N], pairs that show a version of the picture, this one too.
-        family_N: int64 [N], equal for look-alikes.
     """
 
-    same_N: Tensor
     n_same_N: Tensor
     n_same_captions_N: Tensor
     n_conflicts_N: Tensor
     n_versions_N: Tensor
-    family_N: Tensor
 
     @classmethod
     def of(cls, copies: Copies, near: Neighbourhood, control_N: Tensor) -> Self:
         """Count copies; ``control_N``, int64 [N], rows whose captions have nothing to do with each pair's own."""
         n_same_N, n_same_captions_N = duplicates(copies.same_N, near.caption_N)
-        n_versions_N = torch.bincount(copies.version_N)[copies.version_N]
         return cls(
             same_N=copies.same_N,
+            version_N=copies.version_N,
+            family_N=copies.family_N,
             n_same_N=n_same_N,
             n_same_captions_N=n_same_captions_N,
             n_conflicts_N=_count_conflicts(copies.same_N, near, control_N),
-            n_versions_N=n_versions_N,
-            family_N=copies.family_N,
+            n_versions_N=torch.bincount(copies.version_N)[copies.version_N],
         )
 
 
@@ -156,9 +152,8 @@ def _families(near: Neighbourhood, others_NK: Tensor) -> Tensor:
     centre_D = near.image_ND.mean(0)
     cosine_NK = torch.full(others_NK.shape, -1.0)
     for rows in torch.arange(len(others_NK)).split(_BLOCK):
-        own_BD, other_BKD = near.image_ND[rows] - centre_D, near.image_ND[others_NK[rows].clamp_min(0)] - centre_D
-        cosine_NK[rows] = functional.cosine_similarity(own_BD[:, None], other_BKD, dim=2)
-    return connected_groups(cosine_NK.masked_fill(others_NK < 0, -1.0), others_NK, FAMILY)
+        cosine_NK[rows] = centred_cosines(near, centre_D, rows, others_NK[rows])
+    return connected_groups(cosine_NK, others_NK, FAMILY)
 
 
 def _count_conflicts(same_N: Tensor, near: Neighbourhood, control_N: Tensor) -> Tensor:
@@ -190,15 +185,11 @@ class _Centred:
 
     @classmethod
     def of(cls, detail_N: RowArray) -> Self:
-        sample = evenly_spaced(len(detail_N), _SAMPLE)
-        total_S, length_S = [torch.zeros(1)] * 2, [0.0] * 2
-        for rows in sample.split(_BLOCK):
-            total_S = [total + pooled.sum(0) for total, pooled in zip(total_S, _pooled(detail_N, rows), strict=True)]
-        mean_S = [total / max(1, len(sample)) for total in total_S]
-        for rows in sample.split(_BLOCK):
-            for scale, (pooled, mean) in enumerate(zip(_pooled(detail_N, rows), mean_S, strict=True)):
-                length_S[scale] += float((pooled - mean).norm(dim=1).sum()) / len(sample)
-        return cls(mean_S, length_S)
+        blocks = [_pooled(detail_N, rows) for rows in evenly_spaced(len(detail_N), _SAMPLE).split(_BLOCK)]
+        pooled_S = [torch.cat(parts) for parts in zip(*blocks, strict=True)]
+        mean_S = [pooled_BD.mean(0) for pooled_BD in pooled_S]
+        lengths = (torch.cdist(pooled_BD, mean_D[None]) for pooled_BD, mean_D in zip(pooled_S, mean_S, strict=True))
+        return cls(mean_S, [float(length_B1.mean()) for length_B1 in lengths])
 
     def units(self, detail_N: RowArray, rows: Tensor) -> Iterator[Tensor]:
         """Yield the unit vectors of images, [B, D], at 16 x 16 and at 8 x 8 places."""

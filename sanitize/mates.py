@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from roclip_audit.sanitize.align import Neighbourhood
 
@@ -53,6 +54,13 @@ def stack_together(rows: Tensor, mates_BK: Tensor) -> tuple[Tensor, Tensor, Tens
     """
     everyone_U, place = torch.unique(torch.cat([rows, mates_BK.clamp_min(0).flatten()]), return_inverse=True)
     return everyone_U, place[: len(rows)], place[len(rows) :].reshape(mates_BK.shape)
+
+
+def centred_cosines(near: Neighbourhood, centre_D: Tensor, rows: Tensor, others_BK: Tensor) -> Tensor:
+    """Return the centred cosines of the whole views of rows and of others: [B, K], -1 where others are -1."""
+    own_B1D = functional.normalize(near.image_ND[rows] - centre_D, dim=1)[:, None]
+    other_BKD = functional.normalize(near.image_ND[others_BK.clamp_min(0)] - centre_D, dim=2)
+    return (other_BKD * own_B1D).sum(2).masked_fill(others_BK < 0, -1.0)
 
 
 def blocks_of(cluster_B: Tensor, size: int) -> Iterator[Tensor]:

@@ -22,14 +22,13 @@ from functools import cache
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from roclip_audit.core.parallel import map_ordered
 from roclip_audit.core.ranks import evenly_spaced
 from roclip_audit.sanitize.align import Neighbourhood
 from roclip_audit.sanitize.dataset import RowArray
 from roclip_audit.sanitize.detail import GRID, N_PLACES, UNIT
-from roclip_audit.sanitize.mates import blocks_of, stack_together
+from roclip_audit.sanitize.mates import blocks_of, centred_cosines, stack_together
 
 N_STRONGEST = 4  # mates that a level rests on; of a topic's pairs an attack may be a tenth
 N_REFERENCES = 48  # images of the whole data set that say what everything shares
@@ -126,10 +125,8 @@ def _levels(
 
 def _are_other_pictures(rows: Tensor, others_BK: Tensor, near: Neighbourhood, centre_D: Tensor) -> Tensor:
     """Tell which of some images (-1 for none) are no copies of each row's, or nearly: bool [B, K]."""
-    own_B1D = functional.normalize(near.image_ND[rows] - centre_D, dim=1)[:, None]
-    other_BKD = functional.normalize(near.image_ND[others_BK.clamp_min(0)] - centre_D, dim=2)
     is_another_BK = near.group_N[others_BK.clamp_min(0)] != near.group_N[rows][:, None]
-    return (others_BK >= 0) & is_another_BK & ((other_BKD * own_B1D).sum(2) <= ALIKE)
+    return (others_BK >= 0) & is_another_BK & (centred_cosines(near, centre_D, rows, others_BK) <= ALIKE)
 
 
 def level_of(match_KP: Tensor, n_asked: int) -> Tensor:

@@ -25,7 +25,7 @@ from roclip_audit.core.progress import Reporter
 from roclip_audit.core.run import RunFolder, work_key, write_atomic, write_json
 from roclip_audit.core.seeding import derive_seed
 from roclip_audit.core.shards import Shard
-from roclip_audit.sanitize.align import train_on_all
+from roclip_audit.sanitize.align import train_on_all, whole_view
 from roclip_audit.sanitize.dataset import Dataset, RowArray, load_dataset
 from roclip_audit.sanitize.grouping import number_captions
 from roclip_audit.sanitize.heads import HeadsConfig
@@ -86,18 +86,16 @@ def score_peers(run: RunFolder, reporter: Reporter, *, names: Sequence[str] = ()
 
 def read_input(run: RunFolder, dataset: Dataset, *, joint: bool, seed: int, workers: int) -> PeerInput:
     """Return what peers see: train a model on all of the data, or take the encoder's own space (``joint``)."""
-    n = len(dataset)
     source_NVF = dataset.image_NVF if joint else RowArray.of([map_npy(run.root / "align" / "features.npy")])
-    whole_NF = torch.cat([source_NVF[slice(at, at + _BLOCK)][:, 0] for at in range(0, n, _BLOCK)])
+    whole_NF = whole_view(source_NVF)[slice(None)][:, 0]
     frozen_NF = functional.normalize(whole_NF, dim=1)
     if joint:
         image_ND, text_ND = frozen_NF, functional.normalize(dataset.text_NG[:], dim=1)
     else:
         caption_N, heads_seed = number_captions(dataset.captions), derive_seed(seed, "heads", "peers")
         heads = train_on_all(source_NVF, dataset.text_NG, caption_N, HeadsConfig(), heads_seed)
-        blocks = torch.arange(n).split(_BLOCK)
-        image_ND = torch.cat([heads.image(source_NVF[rows][:, 0]) for rows in blocks])
-        text_ND = torch.cat([heads.text(dataset.text_NG[rows]) for rows in blocks])
+        image_ND = torch.cat([heads.image(block) for block in whole_NF.split(_BLOCK)])
+        text_ND = torch.cat([heads.text(dataset.text_NG[rows]) for rows in torch.arange(len(dataset)).split(_BLOCK)])
     return PeerInput(
         cosine_N=(image_ND * text_ND).sum(1), trained_ND=image_ND, image_NF=frozen_NF, seed=seed, workers=workers
     )

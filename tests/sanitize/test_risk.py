@@ -39,6 +39,7 @@ def risk_of(
     traits = Traits(texture_N=nothing, patch_N=patch_N, patch_x_N=nothing, patch_y_N=nothing, p_N=p_N)
     copies = CountedCopies(
         same_N=torch.arange(n),
+        version_N=torch.arange(n),
         n_same_N=alone,
         n_same_captions_N=alone,
         n_conflicts_N=torch.zeros(n, dtype=torch.int64) if conflicts is None else torch.tensor(conflicts),
@@ -125,6 +126,7 @@ def test_without_heads_that_were_trained_on_the_pairs_the_pairing_is_left_alone(
     traits = Traits(texture_N=nothing, patch_N=nothing, patch_x_N=nothing, patch_y_N=nothing, p_N=alone.double())
     copies = CountedCopies(
         same_N=alone,
+        version_N=alone,
         n_same_N=alone,
         n_same_captions_N=alone,
         n_conflicts_N=0 * alone,
