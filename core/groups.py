@@ -38,3 +38,9 @@ def first_of_each(number_N: Tensor) -> Tensor:
     first = torch.full((int(number_N.max()) + 1 if len(number_N) else 0,), len(number_N), dtype=torch.int64)
     first.scatter_reduce_(0, number_N, torch.arange(len(number_N)), "amin")
     return first.masked_fill(first == len(number_N), -1)
+
+
+def one_of_each(rows: Tensor, number_N: Tensor) -> Tensor:
+    """Return the first of the given rows for every number that they have: int64, by number."""
+    first = first_of_each(number_N[rows])
+    return rows[first[first >= 0]]

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from roclip_audit.core.errors import ConfigError
-from roclip_audit.core.groups import first_of_each
+from roclip_audit.core.groups import one_of_each
 from roclip_audit.core.neighbours import nearest
 from roclip_audit.core.parallel import map_ordered
 from roclip_audit.core.ranks import evenly_spaced, rank_of
@@ -130,8 +130,7 @@ def _in_folds(fold_N: Tensor, caption_N: Tensor) -> list[tuple[Tensor, Tensor]]:
     folds = []
     for fold in torch.unique(fold_N).tolist():
         rows = torch.nonzero(fold_N == fold)[:, 0]
-        first = first_of_each(caption_N[rows])
-        folds.append((rows, rows[first[first >= 0]]))
+        folds.append((rows, one_of_each(rows, caption_N)))
     return folds
 
 

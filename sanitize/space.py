@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from roclip_audit.core.groups import first_of_each
+from roclip_audit.core.groups import one_of_each
 from roclip_audit.core.ranks import evenly_spaced
 from roclip_audit.sanitize.contest import ContestConfig, count_nearer, count_nearer_both_ways
 
@@ -179,8 +179,7 @@ class _Candidates:
 
     @classmethod
     def of(cls, rows: Tensor, number_N: Tensor, most: int) -> _Candidates:
-        first = first_of_each(number_N[rows])
-        first = rows[first[first >= 0]]
+        first = one_of_each(rows, number_N)
         first = first[evenly_spaced(len(first), most)]
         place = torch.full((int(number_N.max()) + 1,), -1, dtype=torch.int64)
         place[number_N[first]] = torch.arange(len(first))

@@ -75,11 +75,11 @@ def _dicts(connection: duckdb.DuckDBPyConnection, sql: str, values: Sequence[Any
     return (dict(zip(names, row, strict=True)) for row in rows)
 
 
-_SAME = {"image": ("duplicate_group", "n_duplicates"), "caption": ("caption", "n_caption_repeats")}
+_SAME = {"image": ("same_group", "n_same"), "caption": ("caption", "n_caption_repeats")}
 
 
 def _near(connection: duckdb.DuckDBPyConnection, listing: Listing) -> tuple[str, dict[str, Any]]:
-    """Return the condition for a pair, its neighbours of one kind, and its duplicates.
+    """Return the condition for a pair, its neighbours of one kind, and its copies.
 
     Looked up first, and written as constants: as subqueries in one condition it takes a hundred times as long.
     """

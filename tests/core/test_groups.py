@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from roclip_audit.core.groups import connected_groups, first_of_each
+from roclip_audit.core.groups import connected_groups, first_of_each, one_of_each
 from roclip_audit.core.neighbours import nearest
 
 
@@ -62,3 +62,11 @@ def test_first_of_each(numbers: list[int]) -> None:
     first = first_of_each(torch.tensor(numbers, dtype=torch.int64))
     expected = [numbers.index(x) if x in numbers else -1 for x in range(max(numbers, default=-1) + 1)]
     assert first.tolist() == expected
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=30), st.data())
+def test_one_of_each(numbers: list[int], data: st.DataObject) -> None:
+    rows = data.draw(st.lists(st.integers(0, len(numbers) - 1), max_size=30, unique=True))
+    found = one_of_each(torch.tensor(rows, dtype=torch.int64), torch.tensor(numbers, dtype=torch.int64))
+    held = [numbers[row] for row in rows]
+    assert found.tolist() == [rows[held.index(number)] for number in sorted(set(held))]
