@@ -1,6 +1,7 @@
 """The claims of RoCLIP's paper at a scale that can be run: plant attacks, train with each defence, measure.
 
     python benchmarks/data_icon_classes.py package data/icons --pairs 60000
+    python benchmarks/bench_defence.py data/icons --scale cpu-hour --jobs 2   # 6,000 pairs, 32 pixels; all of it
     python benchmarks/bench_defence.py data/icons --scale cpu      # 10,000 pairs, 32 pixels; ten minutes an arm
     python benchmarks/bench_defence.py data/icons --scale cpu-50k  # 50,000 pairs; twenty minutes an arm
     python benchmarks/bench_defence.py data/icons --scale gpu      # one GPU: 60,000 pairs, 64 pixels, bf16, compiled
@@ -21,8 +22,11 @@ import subprocess
 import tarfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +80,14 @@ class Scale:
 
 
 SCALES = {
+    "cpu-hour": Scale(
+        n_pairs=6_000,
+        n_classes=16,
+        n_targets=6,
+        targeted_rate=0.0025,
+        backdoor="badnets_fixed:{}:0.015:side=0.25,captions=natural,kind=yellow",
+        recipe=replace(small(6_000, has_gpu=False), epochs=40),
+    ),
     "cpu": Scale(
         n_pairs=10_000,
         n_classes=24,
@@ -219,7 +231,7 @@ def prepare(data: Path, folder: Path, scale: Scale, seed: int) -> None:
     (folder / "ready").touch()
 
 
-def scan_once(folder: Path, where: str) -> dict[str, Any]:
+def scan_once(folder: Path, where: str, workers: int) -> dict[str, Any]:
     """Scan the poisoned pairs and write the selection; return how well it did."""
     from roclip_audit.audit.query import run_query
     from roclip_audit.audit.select import write_selection
@@ -229,7 +241,7 @@ def scan_once(folder: Path, where: str) -> dict[str, Any]:
     if not facts.exists():
         started = time.monotonic()
         scan_and_ingest(
-            ScanConfig(shards=(str(folder / "shards"),), out=run.root, workers=default_workers()), PlainReporter()
+            ScanConfig(shards=(str(folder / "shards"),), out=run.root, workers=workers), PlainReporter(period_s=60)
         )
         report = write_selection(run, where, selection)
         sql = f"""
@@ -323,7 +335,7 @@ def markdown(table: Sequence[dict[str, Any]], facts: dict[str, Any]) -> str:
         f"# Defences at scale {facts['scale']}, {facts['date']}",
         "",
         f"{facts['machine']}; torch {facts['torch']}, roclip-audit {facts['roclip_audit']} at {facts['commit']}; seeds "
-        f"{facts['seeds']}; {facts['settings']}.",
+        f"{facts['seeds']}; {facts['settings']}; {facts['minutes']} minutes (less what an earlier call had finished).",
         "",
         "Targeted: target pictures called the target, all seeds together, with Wilson's 95 % interval. Backdoor: mean "
         "over seeds of the share of triggered test pictures called the target (lowest to highest); then the same "
@@ -364,21 +376,32 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     parser.add_argument("--where", default=RISKIEST_FIFTH, help="what the curated arms leave out")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--jobs", type=int, default=1, help="seeds side by side, the cores dealt out among them")
     options = parser.parse_args()
-    scale, started = SCALES[options.scale], time.monotonic()
+    started = time.monotonic()
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in options.arms}
     facts: dict[str, Any] = {"scale": options.scale, "scans": {}, "training": {}}
-    for seed in options.seeds:
-        folder = options.work / f"{work_key(asdict(scale), options.where)[:8]}-{seed}"
-        prepare(options.data, folder, scale, seed)
-        if any(ARMS[name].curated for name in options.arms):
-            facts["scans"][seed] = scan_once(folder, options.where)
-        facts["training"][seed] = {name: run_arm(folder, name, scale, seed, options.device) for name in options.arms}
-        report = measure(folder, options.arms, options.device)
-        for result in report["models"]:
-            rows[Path(result["checkpoint"].removeprefix("local-dir:")).parent.name].append(row_of(result))
-        print(f"seed {seed}: {time.monotonic() - started:,.0f} s", flush=True)
-    write_results(options, scale, rows, facts)
+    with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
+        for seed, result in zip(options.seeds, pool.map(partial(run_seed, options), options.seeds), strict=True):
+            facts["scans"] |= {seed: result["scan"]} if result["scan"] else {}
+            facts["training"][seed] = result["training"]
+            for name, row in result["rows"].items():
+                rows[name].append(row)
+    facts["minutes"] = round((time.monotonic() - started) / 60)
+    write_results(options, SCALES[options.scale], rows, facts)
+
+
+def run_seed(options: argparse.Namespace, seed: int) -> dict[str, Any]:
+    """Do what is missing of a seed; return its scan (empty if no arm needs one), trainings and rows by arm."""
+    scale, workers = SCALES[options.scale], max(1, default_workers() // options.jobs)
+    torch.set_num_threads(workers)
+    folder = options.work / f"{work_key(asdict(scale), options.where)[:8]}-{seed}"
+    prepare(options.data, folder, scale, seed)
+    scanned = scan_once(folder, options.where, workers) if any(ARMS[name].curated for name in options.arms) else {}
+    training = {name: run_arm(folder, name, scale, seed, options.device) for name in options.arms}
+    models = measure(folder, options.arms, options.device)["models"]
+    rows = {Path(one["checkpoint"].removeprefix("local-dir:")).parent.name: row_of(one) for one in models}
+    return {"scan": scanned, "training": training, "rows": rows}
 
 
 def write_results(
