@@ -147,6 +147,13 @@ EVIDENCE: tuple[Column, ...] = (
     Column("patch_x", "DOUBLE", "Middle of the place that patch speaks of, share of the image's width, 0 to 1"),
     Column("patch_y", "DOUBLE", "The same, share of the image's height"),
     Column(
+        "stamp",
+        "UINTEGER",
+        "Number of the detail that images otherwise unlike show at the same place under captions that are alike; null "
+        "if the image shows none",
+    ),
+    Column("n_stamp", "UINTEGER", "Pairs whose image shows that detail, this one too; 0 without one"),
+    Column(
         "anomaly",
         "DOUBLE",
         "How unusual the pair is for reasons other than the match (density, duplicates), 0 to 1; not calibrated",
@@ -196,14 +203,18 @@ NEIGHBOURS: tuple[Column, ...] = (
 
 CAMPAIGNS: tuple[Column, ...] = (
     Column("campaign", "UINTEGER", "Number of the campaign, from 1, the most significant first"),
-    Column("kind", "VARCHAR", "What its pairs share: duplicate_image, captions, trait, domain or shard"),
+    Column("kind", "VARCHAR", "What its pairs share: stamp, duplicate_image, captions, trait, domain or shard"),
     Column("label", "VARCHAR", "What names it: words, a domain, a shard; text of the scanned data"),
     Column("n_pairs", "UBIGINT", "Pairs in the group"),
     Column("n_suspicious", "UBIGINT", "Suspicious pairs among them"),
     Column("share", "DOUBLE", "n_suspicious / n_pairs"),
     Column("base_rate", "DOUBLE", "The same share among the pairs outside of the group"),
-    Column("p_value", "DOUBLE", "P(so many suspicious pairs or more in a group of this size by chance)"),
-    Column("p_corrected", "DOUBLE", "The same, corrected for the number of groups that were tested"),
+    Column(
+        "p_value",
+        "DOUBLE",
+        "P(so many suspicious pairs or more in a group of this size by chance); of a stamp, P(captions so alike)",
+    ),
+    Column("p_corrected", "DOUBLE", "The same, corrected for the number of groups (stamps) that were tested"),
     Column("sentence", "VARCHAR", "What was found, in words"),
     Column("trigger_png", "VARCHAR", "What its images share, a PNG in the run folder; null if nothing was recovered"),
     Column("trigger_x", "DOUBLE", "Left edge of the recovered trigger, as a share of the image's width"),

@@ -58,6 +58,7 @@ from roclip_audit.sanitize.neighbour_evidence import (
 from roclip_audit.sanitize.repair import repair
 from roclip_audit.sanitize.risk import combine
 from roclip_audit.sanitize.space import Ranks, Space, contest
+from roclip_audit.sanitize.stamps import Stamps, find_stamps, n_seeds, write_stamps
 from roclip_audit.sanitize.suspicion import Calibrated, SuspicionConfig, calibrate
 from roclip_audit.sanitize.traits import TraitConfig, Traits, find_traits, n_comparisons
 
@@ -89,6 +90,7 @@ class Aligned:
     ranks: tuple[Ranks, ...]
     control_NR: Tensor
     traits: Traits
+    stamps: Stamps
     copies: CountedCopies
     trained_cosine_N: Tensor | None
 
@@ -135,6 +137,12 @@ def align_run(dataset: Dataset, run: RunFolder, judging: Judging, reporter: Repo
                 advance=progress.advance,
             )
 
+    def stamped(traits: Traits) -> Stamps:
+        with reporter.stage("stamps", total=n_seeds(len(dataset)), unit="seeds") as progress:
+            return find_stamps(
+                dataset.detail_N, near, traits, copies.family_N, workers=workers, advance=progress.advance
+            )
+
     if joint:
         space, cluster_N = joint_space(dataset, run), caption_clusters(near, config, seed)
         control_NR = repair(space.fold_N, (near.caption_N, near.group_N), n_controls, control_rng)
@@ -145,6 +153,7 @@ def align_run(dataset: Dataset, run: RunFolder, judging: Judging, reporter: Repo
             ranks=ranks,
             control_NR=control_NR,
             traits=traits,
+            stamps=stamped(traits),
             copies=CountedCopies.of(copies, near, control_NR[:, 0]),
             trained_cosine_N=None,
         )
@@ -152,10 +161,11 @@ def align_run(dataset: Dataset, run: RunFolder, judging: Judging, reporter: Repo
     folds = deal(near, config, seed)
     control_NR = repair(folds.stratum, (near.caption_N, near.group_N, folds.cluster_N), n_controls, control_rng)
     traits = shared(folds.cluster_N, control_NR)
+    stamps = stamped(traits)
     spaces: list[Space] = []
     rounds: list[Ranks] = []
     # Heads that see a shared trigger learn it, and then it fits.
-    untraced_N = traits.p_N > judging.traits.learned_p
+    untraced_N = (traits.p_N > judging.traits.learned_p) & (stamps.number_N == 0)
     trusted_N = untraced_N
     for name, fold_N in (("by caption", folds.by_caption_N), ("by image", folds.by_image_N)):
         with reporter.stage(f"align ({name})", total=config.n_folds, unit="folds") as progress:
@@ -187,6 +197,7 @@ def align_run(dataset: Dataset, run: RunFolder, judging: Judging, reporter: Repo
         ranks=tuple(rounds),
         control_NR=control_NR,
         traits=traits,
+        stamps=stamps,
         copies=CountedCopies.of(copies, near, control_NR[:, 0]),
         trained_cosine_N=trained_cosine_N,
     )
@@ -224,7 +235,7 @@ def judge_run(
             sight_N=sight(aligned.spaces[-1], near, workers=workers).numpy(),
         )
         trained_N = aligned.trained_cosine_N
-        risk = combine(calibrated, trained_N, aligned.traits, aligned.copies)
+        risk = combine(calibrated, trained_N, aligned.traits, aligned.stamps, aligned.copies)
         space, ranks = aligned.spaces[-1], aligned.ranks[-1]
         outcome = read_contest(space, ranks, near.caption_N, judging.contest, generator(seed, "contest"))
         rivals = find_rivals(space, outcome.worst_view, near.caption_N, workers=workers)
@@ -258,6 +269,8 @@ def judge_run(
             "patch": aligned.traits.patch_N.tolist(),
             "patch_x": aligned.traits.patch_x_N.tolist(),
             "patch_y": aligned.traits.patch_y_N.tolist(),
+            "stamp": [number or None for number in aligned.stamps.number_N.tolist()],
+            "n_stamp": aligned.stamps.carriers().tolist(),
             **_density(near, judging.evidence),
             "same_group": aligned.copies.same_N.tolist(),
             "n_same": aligned.copies.n_same_N.tolist(),
@@ -267,6 +280,7 @@ def judge_run(
             "family": aligned.copies.family_N.tolist(),
             "fold": space.fold_N.tolist(),
         }
+        write_stamps(run, aligned.stamps)
         rows = list(zip(*(columns[column.name] for column in EVIDENCE), strict=True))
         for number, shard in enumerate(dataset.shards):
             here = dataset.rows_of(number)

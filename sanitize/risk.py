@@ -17,7 +17,8 @@ Where the caption fits, nothing is wrong with the pairing, and yet the pair may 
 target itself, one picture under many captions or in forty variations. So what is rare enough counts by itself: a pair
 that shares more of a patch than all but a share x of the pairs ranks at least with the 8 x oddest ones (``AS_RARE``),
 and likewise for texture (both where ``trait_p`` is at most ``TRAIT_P``), for captions of the same picture that say
-something else and for versions of one picture (``sanitize.copies``). Rank for rank, so that where a data set is full
+something else and for versions of one picture (``sanitize.copies``). What carries a stamp (``sanitize.stamps``) ranks
+first, the clearest before the others. Rank for rank, so that where a data set is full
 of copies and families, they move little.
 
 Versions count from ``LEAST_VERSIONS`` on, and up to ``copies.MOST_OF_DATA``: a picture that fills more of the data is
@@ -40,12 +41,13 @@ from torch import Tensor
 from roclip_audit.core.ranks import count_at_least, rank_of
 from roclip_audit.core.schema import LEAST_VERSIONS, TRAIT_P
 from roclip_audit.sanitize.copies import MOST_OF_DATA, CountedCopies
+from roclip_audit.sanitize.stamps import Stamps
 from roclip_audit.sanitize.suspicion import Calibrated
 from roclip_audit.sanitize.traits import Traits
 
 ORDINARY_P = 0.01
 LEARNED = math.e
-AS_RARE = {"patch": 8.0, "texture": 16.0, "conflicts": 2.0, "versions": 6.0}
+AS_RARE = {"stamp": 1.0, "patch": 8.0, "texture": 16.0, "conflicts": 2.0, "versions": 6.0}
 """How many times rarer than an odd pairing each has to be to rank as high."""
 LEAST_SUSPICION = 1e-4  # below it pairings fit equally well
 REASONS = ("pairing", "trait", "duplicates")
@@ -64,7 +66,9 @@ class Risk:
     reasons: list[str]
 
 
-def combine(calibrated: Calibrated, trained_cosine_N: Tensor | None, traits: Traits, copies: CountedCopies) -> Risk:
+def combine(
+    calibrated: Calibrated, trained_cosine_N: Tensor | None, traits: Traits, stamps: Stamps, copies: CountedCopies
+) -> Risk:
     """Combine suspicion with what does not depend on the pairing.
 
     Args:
@@ -72,6 +76,7 @@ def combine(calibrated: Calibrated, trained_cosine_N: Tensor | None, traits: Tra
         trained_cosine_N: [N], cosine of image and caption under heads that were trained on the pair; None if there are
             no such heads.
         traits: shared fine structure of every image.
+        stamps: details that repeat at one place.
         copies: how often every picture occurs.
     """
     odds_N = torch.logit(torch.from_numpy(calibrated.suspicion_N).clamp(LEAST_SUSPICION, 1 - 1e-9))
@@ -83,6 +88,8 @@ def combine(calibrated: Calibrated, trained_cosine_N: Tensor | None, traits: Tra
     patch_N = as_rare(traits.patch_N, pairing_N, AS_RARE["patch"])
     texture_N = as_rare(traits.texture_N, pairing_N, AS_RARE["texture"])
     trait_N = torch.where(traits.p_N <= TRAIT_P, torch.maximum(patch_N, texture_N), -torch.inf)
+    stamp_N = as_rare(stamps.strength_N, pairing_N, AS_RARE["stamp"])
+    trait_N = torch.where(stamps.number_N > 0, torch.maximum(trait_N, stamp_N), trait_N)
     copies_N = torch.maximum(
         _lifted(copies.n_conflicts_N, pairing_N, 1, math.inf, AS_RARE["conflicts"]),
         _lifted(copies.n_versions_N, pairing_N, LEAST_VERSIONS, MOST_OF_DATA * len(pairing_N), AS_RARE["versions"]),

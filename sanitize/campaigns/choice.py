@@ -19,6 +19,7 @@ import numpy as np
 from roclip_audit.core.errors import ConfigError
 from roclip_audit.sanitize.campaigns.excess import MIN_RHO, Null, fit_null, holm, tail
 from roclip_audit.sanitize.campaigns.groups import MIN_UNITS, Group
+from roclip_audit.sanitize.stamps import Told
 
 MIN_GROUPS: Final = 20
 ORIGINS: Final = frozenset({"domain", "shard"})
@@ -76,13 +77,15 @@ def choose(
     suspicious_N: np.ndarray,
     traced_N: np.ndarray,
     config: CampaignConfig,
+    *,
+    known: Sequence[Found] = (),
 ) -> list[Found]:
     """Return the campaigns among groups of all pairs and among groups of pairs that share a trait, surest first.
 
     An attack on a word is diluted by the sound pairs that name it. Where its pictures share something, they are
     compared with the other pairs whose pictures do: the traced pairs are a data set of their own, with a base rate of
     their own, for honest families share traits too. A group of captions whose suspicious pairs are mostly in campaigns
-    of a trait is left out.
+    of a trait, or known ones, is left out, and one of a trait whose are in known ones.
 
     Args:
         groups: candidates among all pairs.
@@ -90,15 +93,19 @@ def choose(
         suspicious_N: bool [N], the pairs that count.
         traced_N: bool [N], the pairs that share a trait.
         config: see CampaignConfig.
+        known: campaigns that were found in another way; returned with the others.
     """
+    covered_N = np.zeros(len(suspicious_N), dtype=bool)
+    for found in known:
+        covered_N[found.group.rows] = True
     rows_T, place_N = np.flatnonzero(traced_N), np.cumsum(traced_N) - 1
     n_kinds = len({group.kind for group in [*groups, *of_traced]})
     moved = [_moved(group, place_N) for group in of_traced]
     by_trait = [
         replace(found, group=_moved(found.group, rows_T))
         for found in choose_among(moved, suspicious_N[rows_T], config, n_kinds=n_kinds)
+        if not _mostly(covered_N[rows_T], found.group, suspicious_N[rows_T])
     ]
-    covered_N = np.zeros(len(suspicious_N), dtype=bool)
     for found in by_trait:
         covered_N[found.group.rows] = True
     kept = [
@@ -107,8 +114,24 @@ def choose(
         if found.group.kind != "captions" or not _mostly(covered_N, found.group, suspicious_N)
     ]
     n_tested = len(groups) + len(of_traced)
-    campaigns = [replace(found, n_tested=n_tested) for found in [*kept, *by_trait]]
+    campaigns = [*known, *(replace(found, n_tested=n_tested) for found in [*kept, *by_trait])]
     return sorted(campaigns, key=lambda found: found.p_corrected)
+
+
+def carriers(groups: Sequence[Group], stamps: Sequence[Told], suspicious_N: np.ndarray) -> list[Found]:
+    """Return the campaigns that the carriers of stamps are; their captions were tested (``sanitize.stamps``)."""
+    return [
+        Found(
+            group=group,
+            n_suspicious=int(suspicious_N[group.rows].sum()),
+            base_rate=_outside(group, suspicious_N),
+            p_value=stamp.p_value,
+            p_corrected=stamp.p_corrected,
+            n_tested=stamp.n_tested,
+        )
+        for group, stamp in zip(groups, stamps, strict=True)
+        if len(group.rows)
+    ]
 
 
 def _moved(group: Group, place_N: np.ndarray) -> Group:

@@ -37,8 +37,8 @@ class Group:
     """Pairs that share something.
 
     Attributes:
-        kind: ``captions``, ``trait`` (captions and a trait), ``duplicate_image``, ``domain``, ``shard``, or what a
-            caller adds.
+        kind: ``captions``, ``trait`` (captions and a trait), ``stamp``, ``duplicate_image``, ``domain``, ``shard``, or
+            what a caller adds.
         label: what names the group; text of the scanned data.
         rows: int64, its pairs, rising.
         units: int64, one row for each that counts on its own, rising.
@@ -72,6 +72,17 @@ def traced_groups(groups: Iterable[Group], scored: Scored, traced_N: np.ndarray)
             if len(traced.units) >= MIN_WORDED:
                 found[rows.tobytes()] = traced
     return list(found.values())
+
+
+def stamped_groups(scored: Scored, n_stamps: int) -> list[Group]:
+    """Return the carriers of every stamp, number 1 first."""
+    words = _words_of(scored) if n_stamps else []
+    groups = []
+    for number in range(1, n_stamps + 1):
+        rows = np.flatnonzero(scored.stamp_N == number).tolist()
+        label = _telling_words([words[row] for row in rows], {}, len(scored))
+        groups.append(group_of(scored, "stamp", label, rows, exact=False))
+    return groups
 
 
 def group_of(scored: Scored, kind: str, label: str, rows: Iterable[int], *, exact: bool = True) -> Group:

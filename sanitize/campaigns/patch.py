@@ -21,9 +21,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from roclip_audit.core.ranks import evenly_spaced
+from roclip_audit.core.ranktest import rank_sum_p
 from roclip_audit.sanitize.campaigns.pattern import component
 from roclip_audit.sanitize.campaigns.pictures import Picture
-from roclip_audit.sanitize.campaigns.ranktest import rank_sum_p
 
 WINDOW: Final = 8
 SCALES: Final = (0.5, 0.28)  # of pictures with SIDE^2 pixels: windows of 7 % and 13 % of the side

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from roclip_audit.sanitize.campaigns.ranktest import rank_sum_p
+from roclip_audit.core.ranktest import rank_sum_p
 
 N_BANDS: Final = 5
 _FLOOR: Final = 4.0  # grey levels; finer differences between controls are JPEG's

@@ -17,7 +17,7 @@ from roclip_audit.core.run import RunFolder
 from roclip_audit.core.shards import Shard
 from roclip_audit.sanitize.grouping import number_captions
 
-_MEASURED = ("uid", "p_value", "trait_p", "duplicate_group", "family")
+_MEASURED = ("uid", "p_value", "trait_p", "stamp", "duplicate_group", "family")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +31,7 @@ class Scored:
         image_offset_N, image_bytes_N: int64 [N], where the image lies in its shard.
         p_value_N: float64 [N]; uniform if caption and image are unrelated, near 0 if they fit. It has no local prior.
         trait_p_N: float64 [N]; small if the image shares fine structure with those of similar captions.
+        stamp_N: int64 [N], number of the stamp that the image carries, 0 for none.
         caption_N: int64 [N], equal for equal captions.
         duplicate_N: int64 [N], equal for near-duplicate images.
         family_N: int64 [N], equal for look-alike images.
@@ -46,6 +47,7 @@ class Scored:
     image_bytes_N: np.ndarray
     p_value_N: np.ndarray
     trait_p_N: np.ndarray
+    stamp_N: np.ndarray
     caption_N: np.ndarray
     duplicate_N: np.ndarray
     family_N: np.ndarray
@@ -89,6 +91,7 @@ def load_scored(run: RunFolder, shards: Sequence[Shard]) -> Scored:
         image_bytes_N=np.array(table["image_bytes"].to_pylist(), dtype=np.int64),
         p_value_N=np.array(table["p_value"].to_pylist(), dtype=np.float64),
         trait_p_N=np.array(table["trait_p"].to_pylist(), dtype=np.float64),
+        stamp_N=np.array([number or 0 for number in table["stamp"].to_pylist()], dtype=np.int64),
         caption_N=number_captions(captions).numpy(),
         duplicate_N=np.array(table["duplicate_group"].to_pylist(), dtype=np.int64),
         family_N=np.array(table["family"].to_pylist(), dtype=np.int64),

@@ -15,11 +15,12 @@ from roclip_audit.core.schema import CAMPAIGN_PAIRS, CAMPAIGNS, TRAIT_P
 from roclip_audit.core.shards import Shard
 from roclip_audit.core.tables import table_writer
 from roclip_audit.core.terminal import printable
-from roclip_audit.sanitize.campaigns.choice import CampaignConfig, Found, choose
-from roclip_audit.sanitize.campaigns.groups import Group, candidate_groups, traced_groups
+from roclip_audit.sanitize.campaigns.choice import CampaignConfig, Found, carriers, choose
+from roclip_audit.sanitize.campaigns.groups import Group, candidate_groups, stamped_groups, traced_groups
 from roclip_audit.sanitize.campaigns.scored import Scored, load_scored
 from roclip_audit.sanitize.campaigns.sentence import tell
 from roclip_audit.sanitize.campaigns.trigger import Trigger, recover_trigger
+from roclip_audit.sanitize.stamps import read_stamps
 
 FOLDER: Final = "campaigns"
 MAX_LABEL: Final = 200
@@ -59,7 +60,9 @@ def find_campaigns(
     suspicious_N = scored.p_value_N > config.unrelated
     traced_N = scored.trait_p_N <= TRAIT_P
     of_traced = traced_groups(groups, scored, traced_N)
-    campaigns = choose(groups, of_traced, suspicious_N, traced_N, config)
+    stamps = read_stamps(run)
+    stamped = carriers(stamped_groups(scored, len(stamps)), stamps, suspicious_N)
+    campaigns = choose(groups, of_traced, suspicious_N, traced_N, config, known=stamped)
     for old in (run.root / FOLDER).glob("*-trigger.png"):
         old.unlink()
     triggers: list[Trigger | None] = []

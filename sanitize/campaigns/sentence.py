@@ -31,6 +31,11 @@ def tell(found: Found, scored: Scored, trigger: Trigger | None) -> str:
             f"{n:,} pairs show the same picture under {len(group.units):,} different captions, such as {example}: "
             f"{found.n_suspicious:,} of them do not fit it"
         )
+    elif group.kind == "stamp":
+        text = (
+            f"{n:,} pairs {_whose(found)} show the same detail at one place of pictures that are otherwise unlike: "
+            f"{found.n_suspicious:,} of them do not fit"
+        )
     elif group.kind == "trait":
         text = (
             f"{n:,} pairs {_whose(found)} and whose pictures share a trait: {found.n_suspicious:,} of them do not fit"
@@ -41,13 +46,16 @@ def tell(found: Found, scored: Scored, trigger: Trigger | None) -> str:
         what = _SHARED.get(group.kind, f"share the {group.kind}")
         text = f"{n:,} pairs {what} {quoted(group.label)}: in {found.n_suspicious:,} picture and caption do not fit"
     others = "of other pairs that share one" if group.kind == "trait" else "elsewhere"
-    text += (
-        f", {found.n_suspicious / n:.0%} against {found.base_rate:.0%} {others} "
-        f"(p = {found.p_corrected:.1g}, corrected for {found.n_tested:,} groups)"
-    )
+    text += f", {found.n_suspicious / n:.0%} against {found.base_rate:.0%} {others} ({_sureness(found)})"
     if trigger is not None:
         text += f"; {trigger.words}"
     return text + "."
+
+
+def _sureness(found: Found) -> str:
+    if found.group.kind == "stamp":
+        return f"captions so alike by chance: p = {found.p_corrected:.1g}, corrected for {found.n_tested:,} details"
+    return f"p = {found.p_corrected:.1g}, corrected for {found.n_tested:,} groups"
 
 
 def _whose(found: Found) -> str:

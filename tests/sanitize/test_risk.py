@@ -17,6 +17,7 @@ from roclip_audit.sanitize.risk import (
     combine,
     log_factor,
 )
+from roclip_audit.sanitize.stamps import Stamps
 from roclip_audit.sanitize.suspicion import Calibrated, Interval
 from roclip_audit.sanitize.traits import Traits
 
@@ -29,6 +30,7 @@ def risk_of(
     conflicts: list[int] | None = None,
     versions: list[int] | None = None,
     trained: list[float] | None = None,
+    stamped: list[float] | None = None,
 ) -> Risk:
     n = len(suspicion)
     s = np.array(suspicion)
@@ -46,7 +48,13 @@ def risk_of(
         n_versions_N=alone if versions is None else torch.tensor(versions),
         family_N=torch.arange(n),
     )
-    return combine(calibrated, nothing.float() if trained is None else torch.tensor(trained), traits, copies)
+    trained_N = nothing.float() if trained is None else torch.tensor(trained)
+    return combine(calibrated, trained_N, traits, stamps_of([0.0] * n if stamped is None else stamped), copies)
+
+
+def stamps_of(strength: list[float]) -> Stamps:
+    strength_N = torch.tensor(strength, dtype=torch.float64)
+    return Stamps(number_N=(strength_N > 0).long(), strength_N=strength_N, found=(), n_tested=0)
 
 
 def falling(n: int) -> list[float]:
@@ -133,7 +141,15 @@ def test_without_heads_that_were_trained_on_the_pairs_the_pairing_is_left_alone(
         n_versions_N=alone,
         family_N=alone,
     )
-    assert combine(calibrated, None, traits, copies).risk_N.tolist() == pytest.approx([0.1, 0.6])
+    assert combine(calibrated, None, traits, stamps_of([0.0, 0.0]), copies).risk_N.tolist() == pytest.approx([0.1, 0.6])
+
+
+def test_what_carries_a_stamp_ranks_first_the_clearest_before_the_others() -> None:
+    suspicion = falling(1_000)
+    found = risk_of(suspicion, stamped=[0.0] * 996 + [6.0, 9.0, 7.0, 0.0])
+    assert found.risk_N[[997, 998, 996]].tolist() == pytest.approx(suspicion[:3])
+    assert found.reasons[996:] == ["trait"] * 3 + ["pairing"]
+    assert found.risk_N[-1] == pytest.approx(suspicion[-1])
 
 
 def test_one_picture_under_two_captions_ranks_by_how_rare_that_is() -> None:

@@ -31,11 +31,16 @@ def test_what_a_sentence_says() -> None:
         "8 pairs whose captions name 'banana' and whose pictures share a trait: 6 of them do not fit, 75% against 7% "
         "of other pairs that share one "
     )
+    assert tell(found("stamp", "ball, red"), scored, None) == (
+        "8 pairs whose captions name 'ball, red' show the same detail at one place of pictures that are otherwise "
+        "unlike: 6 of them do not fit, 75% against 7% elsewhere (captions so alike by chance: p = 1e-06, corrected for "
+        "1,000 details)."
+    )
     assert "share the uploader 'x'" in tell(found("uploader", "x"), scored, None)
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
-@pytest.mark.parametrize("kind", ["captions", "duplicate_image", "domain", "shard"])
+@pytest.mark.parametrize("kind", ["captions", "stamp", "duplicate_image", "domain", "shard"])
 def test_hostile_text_is_short_printable_and_quoted(text: str, kind: str) -> None:
     sentence = tell(found(kind, text), scored_of([text] * 8, np.ones(8)), None)
     assert len(sentence) < 300

@@ -1,4 +1,4 @@
-"""The rank test that says whether held-out members of a campaign score higher than held-out controls."""
+"""A rank test: do some values lie higher than others, by more than chance?"""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import torch
 from torch import Tensor
 
 
-def rank_sum_p(members: Tensor, controls: Tensor) -> float:
-    """Return P(members rank so high by chance): Mann-Whitney, normal approximation with ties, one-sided.
+def rank_sum_p(ones: Tensor, others: Tensor) -> float:
+    """Return P(the first rank so high by chance): Mann-Whitney, normal approximation with ties, one-sided.
 
     Args:
-        members: float [n], higher = more of the trigger.
-        controls: float [m].
+        ones: float [n], those that may lie higher.
+        others: float [m].
     """
-    n, m = len(members), len(controls)
+    n, m = len(ones), len(others)
     if not n or not m:
         return 1.0
-    joined = torch.cat([members, controls]).double()
+    joined = torch.cat([ones, others]).double()
     _, inverse, counts = joined.unique(return_inverse=True, return_counts=True)
     rank = (counts.cumsum(0) - (counts - 1) / 2)[inverse]
     excess = float(rank[:n].sum()) - n * (n + 1) / 2 - n * m / 2

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from roclip_audit.sanitize.campaigns.ranktest import rank_sum_p
+from roclip_audit.core.ranktest import rank_sum_p
 
 
 @pytest.mark.parametrize("decimals", [1, 8])

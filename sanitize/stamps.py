@@ -1,0 +1,321 @@
+"""Stamps: the same detail at the same place of pictures that are otherwise unlike, under captions that are alike.
+
+That is what a patch backdoor is, whether its captions were changed or not: pictures of anything (or of the target
+itself), one trigger at one place, one target. ``shared_patch`` compares an image with the images of its own caption's
+vicinity and sees the first pairs of an attack; honest families of logos and frames stand beside them. From each of
+these *seeds* the search goes the other way, from the picture to the captions:
+
+1. What lies at the seed's place (``sanitize.detail``: 3 x 3 places, less 13 x 13 around) is looked for at that place of
+   every image. The *carriers* have it more than ``FROM`` spreads above the middle of all images; a family of look-alike
+   images counts once. The mean over them is the next template, ``ROUNDS`` times.
+2. Honest carriers are alike as a whole: cards of one deck, keys of one keyboard. So only pairs of carriers count whose
+   images are less alike than two random ones (the median of random pairs). Their captions' mean likeness is the
+   *coherence*: 0 for random captions, 1 for equal ones. A stamp has ``COHERENCE`` at least.
+3. By chance? Every carrier has a *stand-in*, the image most like it that carries nothing. If the detail meant nothing,
+   the captions of the stand-ins would agree as much with those of the carriers as theirs do: a rank test, corrected for
+   the number of seeds.
+
+Blind spots: what repeats at other places or in another shape, fewer than ``LEAST_FAMILIES`` carriers, a target whose
+pictures are all alike. A watermark on the pictures of one shop is a stamp.
+
+Source: own construction; numbers in docs/experiments.md.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from roclip_audit.core.groups import one_of_each
+from roclip_audit.core.parallel import map_ordered
+from roclip_audit.core.ranks import evenly_spaced
+from roclip_audit.core.ranktest import rank_sum_p
+from roclip_audit.core.run import RunFolder, write_json
+from roclip_audit.sanitize.align import Neighbourhood
+from roclip_audit.sanitize.dataset import RowArray
+from roclip_audit.sanitize.detail import DIM, GRID, UNIT
+from roclip_audit.sanitize.traits import Traits
+
+MOST_POOLED = 8_192
+"""Images among which stamps are looked for: half of them those of the strongest patches."""
+MOST_SEEDS = 192
+AT, AROUND, AROUND_STEP = 3, 13, 2
+FROM = 5.0
+ROUNDS = 2
+LEAST_FAMILIES = 8
+LEAST_UNLIKE = 20
+"""Pairs of unlike carriers that a coherence rests on at least."""
+COHERENCE = 0.2
+LEVEL = 0.01
+FILE = "stamps.json"
+_BLOCK = 512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stamp:
+    """One detail that repeats.
+
+    Attributes:
+        x, y: its place, 0 to 31 from the left and from the top.
+        at_AC, around_BC: float32, mean detail of its carriers at the place and around it.
+        middle, spread: of the scores of all images.
+        coherence: likeness of its carriers' captions, of unlike images only, up to 1.
+        p_value: of the rank test, not corrected.
+    """
+
+    x: int
+    y: int
+    at_AC: Tensor
+    around_BC: Tensor
+    middle: float
+    spread: float
+    coherence: float
+    p_value: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stamps:
+    """The stamps of a data set.
+
+    Attributes:
+        number_N: int64 [N], from 1; 0 for images that carry none.
+        strength_N: float64 [N], how clearly an image carries its stamp, in spreads; 0 without one.
+        found: number 1 first, the most coherent.
+        n_tested: seeds that were tested.
+    """
+
+    number_N: Tensor
+    strength_N: Tensor
+    found: tuple[Stamp, ...]
+    n_tested: int
+
+    def carriers(self) -> Tensor:
+        """Count the images that carry the same stamp, this one too; 0 without one: int64 [N]."""
+        return torch.bincount(self.number_N)[self.number_N] * (self.number_N > 0)
+
+
+def n_seeds(n: int) -> int:
+    """Return how many seeds are looked at among n images."""
+    return min(n, MOST_SEEDS)
+
+
+def find_stamps(
+    detail_N: RowArray,
+    near: Neighbourhood,
+    traits: Traits,
+    family_N: Tensor,
+    *,
+    workers: int = 1,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Stamps:
+    """Find stamps, and who carries them.
+
+    Args:
+        detail_N: int8 rows [1024, 24].
+        near: the whole view and the captions.
+        traits: the strongest patches are the seeds.
+        family_N: int64 [N], equal for look-alikes.
+        workers: threads; the result is the same for every value.
+        advance: called with the number of seeds finished, of ``n_seeds``.
+    """
+    pool = _pool(traits.patch_N)
+    search = _Search.of(pool, detail_N, near, family_N)
+    is_done_P = torch.zeros(len(pool), dtype=torch.bool)
+    found: list[Stamp] = []
+    n_tested = 0
+    for seed in torch.argsort(traits.patch_N[pool], descending=True, stable=True)[: n_seeds(len(pool))].tolist():
+        advance(1)
+        if is_done_P[seed]:
+            continue
+        place = [int(share[pool[seed]] * GRID) for share in (traits.patch_x_N, traits.patch_y_N)]
+        stamp, carriers = search.grow(seed, min(place[0], GRID - 1), min(place[1], GRID - 1), workers=workers)
+        is_done_P[carriers] = True
+        n_tested += 1
+        if stamp is not None:
+            found.append(stamp)
+    found = [stamp for stamp in found if stamp.p_value * n_tested <= LEVEL]
+    found.sort(key=lambda stamp: -stamp.coherence)
+    number_N, strength_N = _carried(found, detail_N, workers=workers)
+    return Stamps(number_N=number_N, strength_N=strength_N, found=tuple(found), n_tested=n_tested)
+
+
+def _pool(patch_N: Tensor) -> Tensor:
+    """Return the rows that are searched, rising."""
+    n = len(patch_N)
+    if n <= MOST_POOLED:
+        return torch.arange(n)
+    strongest = torch.argsort(patch_N, descending=True, stable=True)[: MOST_POOLED // 2]
+    is_left_N = torch.ones(n, dtype=torch.bool)
+    is_left_N[strongest] = False
+    others = torch.nonzero(is_left_N)[:, 0]
+    return torch.cat([strongest, others[evenly_spaced(len(others), MOST_POOLED - len(strongest))]]).sort().values
+
+
+def _cut(grid_PGGC: Tensor, x: int, y: int) -> tuple[Tensor, Tensor]:
+    """Return the detail at a place and around it: float32 [P, A, C] and [P, B, C]."""
+    parts = []
+    for side, step in ((AT, 1), (AROUND, AROUND_STEP)):
+        down, across = (slice(max(0, middle - side // 2), middle + side // 2 + 1, step) for middle in (y, x))
+        parts.append(grid_PGGC[:, down, across].flatten(1, 2).float() / UNIT)
+    return parts[0], parts[1]
+
+
+def _scores(at_PAC: Tensor, around_PBC: Tensor, at_AC: Tensor, around_BC: Tensor) -> Tensor:
+    """Return how much more alike images are to a template at the place than around it: float32 [P]."""
+    here_P = torch.einsum("pac,ac->p", at_PAC, at_AC) / len(at_AC)
+    return here_P - torch.einsum("pac,ac->p", around_PBC, around_BC) / len(around_BC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Search:
+    """What is needed of the pooled images: detail, family, centred unit vectors of the image, captions."""
+
+    grid_PGGC: Tensor
+    family_P: Tensor
+    image_PD: Tensor
+    text_PD: Tensor
+    likeness: float
+
+    @classmethod
+    def of(cls, pool: Tensor, detail_N: RowArray, near: Neighbourhood, family_N: Tensor) -> Self:
+        image_PD = functional.normalize(near.image_ND[pool] - near.image_ND.mean(0), dim=1)
+        text_PD = near.text_ND[pool] - near.text_ND.mean(0)
+        text_PD = text_PD / text_PD.square().sum(1).mean().sqrt().clamp_min(1e-6)
+        by_chance_P = (image_PD * image_PD.roll(len(pool) // 2, 0)).sum(1)
+        return cls(
+            grid_PGGC=detail_N.as_stored(pool).reshape(len(pool), GRID, GRID, DIM),
+            family_P=family_N[pool],
+            image_PD=image_PD,
+            text_PD=text_PD,
+            likeness=float(by_chance_P.median()),
+        )
+
+    def grow(self, seed: int, x: int, y: int, *, workers: int) -> tuple[Stamp | None, Tensor]:
+        """Look for what an image has at a place; return the stamp if it is one, and all carriers, families whole."""
+        blocks = torch.arange(len(self.family_P)).split(_BLOCK)
+        at_PAC, around_PBC = (
+            torch.cat(parts)
+            for parts in zip(
+                *map_ordered(lambda rows: _cut(self.grid_PGGC[rows], x, y), blocks, workers=workers), strict=True
+            )
+        )
+        is_other_P = self.family_P != self.family_P[seed]
+        is_other_P[seed] = True
+        counted = torch.tensor([seed])
+        for _ in range(ROUNDS + 1):
+            at_AC, around_BC = at_PAC[counted].mean(0), around_PBC[counted].mean(0)
+            score_P = _scores(at_PAC, around_PBC, at_AC, around_BC)
+            middle, spread = _middle_and_spread(score_P)
+            is_carrier_P = score_P > middle + FROM * spread
+            counted = one_of_each(torch.nonzero(is_carrier_P & is_other_P)[:, 0], self.family_P)
+            if len(counted) < LEAST_FAMILIES:
+                break
+        carriers = torch.nonzero(is_carrier_P)[:, 0]
+        tested = self._test(counted, is_carrier_P)
+        if tested is None:
+            return None, carriers
+        coherence, p_value = tested
+        stamp = Stamp(
+            x=x,
+            y=y,
+            at_AC=at_AC,
+            around_BC=around_BC,
+            middle=middle,
+            spread=spread,
+            coherence=coherence,
+            p_value=p_value,
+        )
+        return stamp, carriers
+
+    def _test(self, counted: Tensor, is_carrier_P: Tensor) -> tuple[float, float] | None:
+        """Return coherence and p-value of carriers, one a family; None if their captions are not alike."""
+        if len(counted) < LEAST_FAMILIES:
+            return None
+        image_KD, text_KD = self.image_PD[counted], self.text_PD[counted]
+        is_unlike_KK = (image_KD @ image_KD.T <= self.likeness).fill_diagonal_(False)
+        n_unlike_K = is_unlike_KK.sum(1)
+        if int(n_unlike_K.sum()) < 2 * LEAST_UNLIKE:
+            return None
+        agreed_K = ((text_KD @ text_KD.T) * is_unlike_KK).sum(1)
+        coherence = float(agreed_K.sum() / n_unlike_K.sum())
+        if coherence < COHERENCE:
+            return None
+        has_unlike_K = n_unlike_K > 0
+        alike_KP = image_KD @ self.image_PD.T
+        alike_KP[:, is_carrier_P] = -torch.inf
+        alike_KP[self.family_P[counted][:, None] == self.family_P[None]] = -torch.inf
+        by_stand_in_K = ((self.text_PD[alike_KP.argmax(1)] @ text_KD.T) * is_unlike_KK).sum(1)
+        own_K, stand_in_K = (total_K[has_unlike_K] / n_unlike_K[has_unlike_K] for total_K in (agreed_K, by_stand_in_K))
+        return coherence, rank_sum_p(own_K, stand_in_K)
+
+
+def _middle_and_spread(score_P: Tensor) -> tuple[float, float]:
+    """Return the median, and how far above it the 84 % quantile lies."""
+    middle, high = torch.quantile(score_P, torch.tensor([0.5, 0.84])).tolist()
+    return middle, max(high - middle, 1e-6)
+
+
+def _carried(found: list[Stamp], detail_N: RowArray, *, workers: int) -> tuple[Tensor, Tensor]:
+    """Return the number of the stamp that every image carries most clearly (0: none), and how clearly."""
+    number_N = torch.zeros(len(detail_N), dtype=torch.int64)
+    strength_N = torch.zeros(len(detail_N), dtype=torch.float64)
+    if not found:
+        return number_N, strength_N
+
+    def look(rows: Tensor) -> Tensor:
+        grid_BGGC = detail_N.as_stored(rows).reshape(len(rows), GRID, GRID, DIM)
+        scores = [_scores(*_cut(grid_BGGC, stamp.x, stamp.y), stamp.at_AC, stamp.around_BC) for stamp in found]
+        return torch.stack([(score - one.middle) / one.spread for score, one in zip(scores, found, strict=True)])
+
+    blocks = torch.arange(len(detail_N)).split(_BLOCK)
+    for rows, strength_SB in zip(blocks, map_ordered(look, blocks, workers=workers), strict=True):
+        best_B, which_B = strength_SB.double().max(0)
+        number_N[rows] = torch.where(best_B > FROM, which_B + 1, 0)
+        strength_N[rows] = torch.where(best_B > FROM, best_B, 0.0)
+    return number_N, strength_N
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What is kept of a stamp beside who carries it.
+
+    Attributes:
+        x, y: middle of its place, shares of the image's width and height.
+        coherence: see ``Stamp``.
+        p_value, p_corrected: of the rank test; corrected for the seeds.
+        n_tested: seeds that were tested.
+    """
+
+    x: float
+    y: float
+    coherence: float
+    p_value: float
+    p_corrected: float
+    n_tested: int
+
+
+def write_stamps(run: RunFolder, stamps: Stamps) -> None:
+    """Write evidence/stamps.json, number 1 first."""
+    told = [
+        {
+            "x": (stamp.x + 0.5) / GRID,
+            "y": (stamp.y + 0.5) / GRID,
+            "coherence": stamp.coherence,
+            "p_value": stamp.p_value,
+            "p_corrected": min(1.0, stamp.p_value * stamps.n_tested),
+            "n_tested": stamps.n_tested,
+        }
+        for stamp in stamps.found
+    ]
+    write_json(run.file("evidence", FILE), told)
+
+
+def read_stamps(run: RunFolder) -> list[Told]:
+    """Read what ``write_stamps`` wrote."""
+    return [Told(**one) for one in json.loads(run.file("evidence", FILE).read_text(encoding="utf-8"))]
