@@ -25,3 +25,20 @@ def rank_sum_p(ones: Tensor, others: Tensor) -> float:
     ties = float((counts.double() ** 3 - counts).sum())
     variance = n * m / 12 * ((n + m + 1) - ties / ((n + m) * (n + m - 1)))
     return 0.5 * math.erfc((excess - 0.5) / math.sqrt(2 * variance)) if variance > 0 else 1.0
+
+
+def signed_rank_p(differences: Tensor) -> float:
+    """Return P(differences so far above 0 by chance): Wilcoxon's signed ranks, normal approximation, one-sided.
+
+    Args:
+        differences: float [n], of pairs; zeros are left out.
+    """
+    differences = differences[differences != 0].double()
+    if not len(differences):
+        return 1.0
+    _, inverse, counts = differences.abs().unique(return_inverse=True, return_counts=True)
+    rank = (counts.cumsum(0) - (counts - 1) / 2)[inverse]
+    n = len(differences)
+    excess = float(rank[differences > 0].sum()) - n * (n + 1) / 4
+    variance = n * (n + 1) * (2 * n + 1) / 24 - float((counts.double() ** 3 - counts).sum()) / 48
+    return 0.5 * math.erfc((excess - 0.5) / math.sqrt(2 * variance)) if variance > 0 else 1.0

@@ -7,13 +7,14 @@ these *seeds* the search goes the other way, from the picture to the captions:
 
 1. What lies at the seed's place (``sanitize.detail``: 3 x 3 places, less 13 x 13 around) is looked for at that place of
    every image. The *carriers* have it more than ``FROM`` spreads above the middle of all images; a family of look-alike
-   images counts once. The mean over them is the next template, ``ROUNDS`` times.
+   images counts once. The mean over them is the next template, ``ROUNDS`` times, and then a carrier has it at least
+   half as clearly as the middle one of the round before.
 2. Honest carriers are alike as a whole: cards of one deck, keys of one keyboard. So only pairs of carriers count whose
    images are less alike than two random ones (the median of random pairs). Their captions' mean likeness is the
    *coherence*: 0 for random captions, 1 for equal ones. A stamp has ``COHERENCE`` at least.
 3. By chance? Every carrier has a *stand-in*, the image most like it that carries nothing. If the detail meant nothing,
-   the captions of the stand-ins would agree as much with those of the carriers as theirs do: a rank test, corrected for
-   the number of seeds.
+   the captions of the stand-ins would agree as much with those of the carriers as theirs do: Wilcoxon's signed ranks,
+   corrected for the number of seeds.
 
 Blind spots: what repeats at other places or in another shape, fewer than ``LEAST_FAMILIES`` carriers, a target whose
 pictures are all alike. A watermark on the pictures of one shop is a stamp.
@@ -35,7 +36,7 @@ from torch.nn import functional
 from roclip_audit.core.groups import one_of_each
 from roclip_audit.core.parallel import map_ordered
 from roclip_audit.core.ranks import evenly_spaced
-from roclip_audit.core.ranktest import rank_sum_p
+from roclip_audit.core.ranktest import signed_rank_p
 from roclip_audit.core.run import RunFolder, write_json
 from roclip_audit.sanitize.align import Neighbourhood
 from roclip_audit.sanitize.dataset import RowArray
@@ -52,7 +53,7 @@ LEAST_FAMILIES = 8
 LEAST_UNLIKE = 20
 """Pairs of unlike carriers that a coherence rests on at least."""
 COHERENCE = 0.2
-LEVEL = 0.01
+LEVEL = 0.05
 FILE = "stamps.json"
 _BLOCK = 512
 
@@ -65,6 +66,7 @@ class Stamp:
         x, y: its place, 0 to 31 from the left and from the top.
         at_AC, around_BC: float32, mean detail of its carriers at the place and around it.
         middle, spread: of the scores of all images.
+        least: strength from which an image is a carrier, in spreads.
         coherence: likeness of its carriers' captions, of unlike images only, up to 1.
         p_value: of the rank test, not corrected.
     """
@@ -75,6 +77,7 @@ class Stamp:
     around_BC: Tensor
     middle: float
     spread: float
+    least: float
     coherence: float
     p_value: float
 
@@ -126,6 +129,7 @@ def find_stamps(
     """
     pool = _pool(traits.patch_N)
     search = _Search.of(pool, detail_N, near, family_N)
+    x_P, y_P = ((share_N[pool] * GRID).long().clamp(max=GRID - 1) for share_N in (traits.patch_x_N, traits.patch_y_N))
     is_done_P = torch.zeros(len(pool), dtype=torch.bool)
     found: list[Stamp] = []
     n_tested = 0
@@ -133,9 +137,10 @@ def find_stamps(
         advance(1)
         if is_done_P[seed]:
             continue
-        place = [int(share[pool[seed]] * GRID) for share in (traits.patch_x_N, traits.patch_y_N)]
-        stamp, carriers = search.grow(seed, min(place[0], GRID - 1), min(place[1], GRID - 1), workers=workers)
-        is_done_P[carriers] = True
+        x, y = int(x_P[seed]), int(y_P[seed])
+        stamp, is_carrier_P = search.grow(seed, x, y, workers=workers)
+        # An image of a series may carry a trigger as well, at another place: that is another seed.
+        is_done_P |= is_carrier_P & ((x_P - x).abs() <= AT // 2) & ((y_P - y).abs() <= AT // 2)
         n_tested += 1
         if stamp is not None:
             found.append(stamp)
@@ -197,7 +202,7 @@ class _Search:
         )
 
     def grow(self, seed: int, x: int, y: int, *, workers: int) -> tuple[Stamp | None, Tensor]:
-        """Look for what an image has at a place; return the stamp if it is one, and all carriers, families whole."""
+        """Look for what an image has at a place; return the stamp if it is one, and who carries it: bool [P]."""
         blocks = torch.arange(len(self.family_P)).split(_BLOCK)
         at_PAC, around_PBC = (
             torch.cat(parts)
@@ -208,18 +213,19 @@ class _Search:
         is_other_P = self.family_P != self.family_P[seed]
         is_other_P[seed] = True
         counted = torch.tensor([seed])
-        for _ in range(ROUNDS + 1):
+        for turn in range(ROUNDS + 1):
             at_AC, around_BC = at_PAC[counted].mean(0), around_PBC[counted].mean(0)
             score_P = _scores(at_PAC, around_PBC, at_AC, around_BC)
             middle, spread = _middle_and_spread(score_P)
-            is_carrier_P = score_P > middle + FROM * spread
+            strength_P = (score_P - middle) / spread
+            least = max(FROM, float(strength_P[counted].median()) / 2) if turn else FROM
+            is_carrier_P = strength_P > least
             counted = one_of_each(torch.nonzero(is_carrier_P & is_other_P)[:, 0], self.family_P)
             if len(counted) < LEAST_FAMILIES:
                 break
-        carriers = torch.nonzero(is_carrier_P)[:, 0]
         tested = self._test(counted, is_carrier_P)
         if tested is None:
-            return None, carriers
+            return None, is_carrier_P
         coherence, p_value = tested
         stamp = Stamp(
             x=x,
@@ -228,10 +234,11 @@ class _Search:
             around_BC=around_BC,
             middle=middle,
             spread=spread,
+            least=least,
             coherence=coherence,
             p_value=p_value,
         )
-        return stamp, carriers
+        return stamp, is_carrier_P
 
     def _test(self, counted: Tensor, is_carrier_P: Tensor) -> tuple[float, float] | None:
         """Return coherence and p-value of carriers, one a family; None if their captions are not alike."""
@@ -251,8 +258,7 @@ class _Search:
         alike_KP[:, is_carrier_P] = -torch.inf
         alike_KP[self.family_P[counted][:, None] == self.family_P[None]] = -torch.inf
         by_stand_in_K = ((self.text_PD[alike_KP.argmax(1)] @ text_KD.T) * is_unlike_KK).sum(1)
-        own_K, stand_in_K = (total_K[has_unlike_K] / n_unlike_K[has_unlike_K] for total_K in (agreed_K, by_stand_in_K))
-        return coherence, rank_sum_p(own_K, stand_in_K)
+        return coherence, signed_rank_p(((agreed_K - by_stand_in_K) / n_unlike_K)[has_unlike_K])
 
 
 def _middle_and_spread(score_P: Tensor) -> tuple[float, float]:
@@ -270,14 +276,18 @@ def _carried(found: list[Stamp], detail_N: RowArray, *, workers: int) -> tuple[T
 
     def look(rows: Tensor) -> Tensor:
         grid_BGGC = detail_N.as_stored(rows).reshape(len(rows), GRID, GRID, DIM)
-        scores = [_scores(*_cut(grid_BGGC, stamp.x, stamp.y), stamp.at_AC, stamp.around_BC) for stamp in found]
-        return torch.stack([(score - one.middle) / one.spread for score, one in zip(scores, found, strict=True)])
+        strength_SB = torch.zeros(len(found), len(rows))
+        for own_B, one in zip(strength_SB, found, strict=True):
+            score_B = _scores(*_cut(grid_BGGC, one.x, one.y), one.at_AC, one.around_BC)
+            strength_B = (score_B - one.middle) / one.spread
+            own_B[:] = torch.where(strength_B > one.least, strength_B, 0.0)
+        return strength_SB
 
     blocks = torch.arange(len(detail_N)).split(_BLOCK)
     for rows, strength_SB in zip(blocks, map_ordered(look, blocks, workers=workers), strict=True):
         best_B, which_B = strength_SB.double().max(0)
-        number_N[rows] = torch.where(best_B > FROM, which_B + 1, 0)
-        strength_N[rows] = torch.where(best_B > FROM, best_B, 0.0)
+        number_N[rows] = torch.where(best_B > 0, which_B + 1, 0)
+        strength_N[rows] = best_B
     return number_N, strength_N
 
 

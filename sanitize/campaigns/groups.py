@@ -77,10 +77,11 @@ def traced_groups(groups: Iterable[Group], scored: Scored, traced_N: np.ndarray)
 def stamped_groups(scored: Scored, n_stamps: int) -> list[Group]:
     """Return the carriers of every stamp, number 1 first."""
     words = _words_of(scored) if n_stamps else []
+    frequency = Counter(word for found in words for word in set(found))
     groups = []
     for number in range(1, n_stamps + 1):
         rows = np.flatnonzero(scored.stamp_N == number).tolist()
-        label = _telling_words([words[row] for row in rows], {}, len(scored))
+        label = _telling_words([words[row] for row in rows], frequency, len(scored))
         groups.append(group_of(scored, "stamp", label, rows, exact=False))
     return groups
 

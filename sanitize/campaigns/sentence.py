@@ -33,7 +33,7 @@ def tell(found: Found, scored: Scored, trigger: Trigger | None) -> str:
         )
     elif group.kind == "stamp":
         text = (
-            f"{n:,} pairs {_whose(found)} show the same detail at one place of pictures that are otherwise unlike: "
+            f"{n:,} pairs {_whose(found)}, show the same detail at one place of pictures that are otherwise unlike: "
             f"{found.n_suspicious:,} of them do not fit"
         )
     elif group.kind == "trait":

@@ -10,9 +10,10 @@ import pytest
 
 from roclip_audit.core.errors import ConfigError
 from roclip_audit.core.schema import TRAIT_P
-from roclip_audit.sanitize.campaigns.choice import CampaignConfig, Found, choose
-from roclip_audit.sanitize.campaigns.groups import Group, candidate_groups, group_of, traced_groups
+from roclip_audit.sanitize.campaigns.choice import CampaignConfig, Found, carriers, choose
+from roclip_audit.sanitize.campaigns.groups import Group, candidate_groups, group_of, stamped_groups, traced_groups
 from roclip_audit.sanitize.campaigns.scored import Scored
+from roclip_audit.sanitize.stamps import Told
 from tests.sanitize.campaigns.campaignkit import NOUNS, clean_captions, clean_p, scored_of
 
 CONFIG = CampaignConfig()
@@ -52,6 +53,30 @@ def test_one_picture_under_many_captions_is_a_campaign_of_that_kind_only() -> No
         captions[row] = f"bird {captions[row]}"
     duplicate = [0] * 30 + list(range(30, 1_500))
     assert [one.group.kind for one in campaigns(scored_of(captions, p, duplicate=duplicate))] == ["duplicate_image"]
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_carriers_of_a_stamp_are_one_campaign_whether_their_captions_fit_or_not(*, fits: bool) -> None:
+    rng = np.random.default_rng(1)
+    captions, p = clean_captions(1_500, rng), clean_p(1_500, rng)
+    stamp = np.zeros(1_500, np.int64)
+    stamp[:30] = 1
+    p[:30] = 0.01 if fits else 0.9
+    for row in range(30):
+        captions[row] = f"bird {captions[row]}"
+    scored = scored_of(captions, p, stamp=stamp)
+    (group,) = stamped_groups(scored, 1)
+    assert (group.kind, group.rows.tolist()) == ("stamp", list(range(30)))
+    assert group.label.split(", ")[0] == "bird"
+    told = Told(x=0.9, y=0.9, coherence=0.5, p_value=1e-9, p_corrected=1e-7, n_tested=100)
+    suspicious_N = p > CONFIG.unrelated
+    known = carriers([group], [told], suspicious_N)
+    groups, nothing = candidate_groups(scored, seed=0), np.zeros(1_500, dtype=bool)
+    (found,) = choose(groups, [], suspicious_N, nothing, CONFIG, known=known)
+    assert (found.group.kind, found.n_suspicious, found.p_corrected, found.n_tested) == (
+        "stamp", 0 if fits else 30, 1e-7, 100,
+    )  # fmt: skip
+    assert found.base_rate == pytest.approx(suspicious_N[30:].mean())
 
 
 def test_copies_of_one_doubtful_picture_are_no_campaign_of_a_word() -> None:

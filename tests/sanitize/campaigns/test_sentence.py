@@ -32,7 +32,7 @@ def test_what_a_sentence_says() -> None:
         "of other pairs that share one "
     )
     assert tell(found("stamp", "ball, red"), scored, None) == (
-        "8 pairs whose captions name 'ball, red' show the same detail at one place of pictures that are otherwise "
+        "8 pairs whose captions name 'ball, red', show the same detail at one place of pictures that are otherwise "
         "unlike: 6 of them do not fit, 75% against 7% elsewhere (captions so alike by chance: p = 1e-06, corrected for "
         "1,000 details)."
     )
