@@ -15,7 +15,7 @@ attack that repeats itself is learned, so this is a small factor either way. Wit
 
 Where the caption fits, nothing is wrong with the pairing, and yet the pair may be planted: a patch on pictures of the
 target itself, one picture under many captions or in forty variations. So what is rare enough counts by itself: a pair
-that shares more of a patch than all but a share x of the pairs ranks at least with the 8 x oddest ones (``AS_RARE``),
+that shares more of a patch than all but a share x of the pairs ranks at least with the 16 x oddest ones (``AS_RARE``),
 and likewise for texture (both where ``trait_p`` is at most ``TRAIT_P``), for captions of the same picture that say
 something else and for versions of one picture (``sanitize.copies``). What carries a stamp (``sanitize.stamps``) ranks
 first, the clearest before the others. Rank for rank, so that where a data set is full
@@ -47,7 +47,7 @@ from roclip_audit.sanitize.traits import Traits
 
 ORDINARY_P = 0.01
 LEARNED = math.e
-AS_RARE = {"stamp": 1.0, "patch": 8.0, "texture": 16.0, "conflicts": 2.0, "versions": 6.0}
+AS_RARE = {"stamp": 1.0, "patch": 16.0, "texture": 16.0, "conflicts": 2.0, "versions": 6.0}
 """How many times rarer than an odd pairing each has to be to rank as high."""
 LEAST_SUSPICION = 1e-4  # below it pairings fit equally well
 REASONS = ("pairing", "trait", "duplicates")
