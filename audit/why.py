@@ -82,8 +82,8 @@ def _sentences(pair: Measured) -> Iterator[_Sentence]:
     for label in pair.campaigns[:1]:
         yield _Sentence(1.0, "trait", f"it belongs to the campaign “{label}”")
     if pair.n_stamp > 1:
-        text = f"its picture and {pair.n_stamp - 1:,} that are unlike it, under similar captions, show the same detail"
-        yield _Sentence(1.0, "trait", text + " at the same place")
+        text = f"one of {pair.n_stamp:,} pictures that show the same detail at the same place under similar captions"
+        yield _Sentence(1.0, "trait", text)
     if pair.trait_p <= TRAIT_P:
         what = f"a patch {place(pair.patch_x, pair.patch_y)}" if pair.patch > pair.texture else "texture"
         text = f"its picture shares {what} with those of similar captions, as {percent(pair.trait_p)} do by chance"

@@ -1,7 +1,7 @@
 """The claims of RoCLIP's paper at a scale that can be run: plant attacks, train with each defence, measure.
 
     python benchmarks/data_icon_classes.py package data/icons --pairs 60000
-    python benchmarks/bench_defence.py data/icons --scale cpu-hour --jobs 2   # 6,000 pairs, 32 pixels; all of it
+    python benchmarks/bench_defence.py data/icons --scale cpu-small --jobs 2  # 6,000 pairs
     python benchmarks/bench_defence.py data/icons --scale cpu      # 10,000 pairs, 32 pixels; ten minutes an arm
     python benchmarks/bench_defence.py data/icons --scale cpu-50k  # 50,000 pairs; twenty minutes an arm
     python benchmarks/bench_defence.py data/icons --scale gpu      # one GPU: 60,000 pairs, 64 pixels, bf16, compiled
@@ -80,7 +80,7 @@ class Scale:
 
 
 SCALES = {
-    "cpu-hour": Scale(
+    "cpu-small": Scale(
         n_pairs=6_000,
         n_classes=16,
         n_targets=6,

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+MOST_EXACT = 100
+
 
 def rank_sum_p(ones: Tensor, others: Tensor) -> float:
     """Return P(the first rank so high by chance): Mann-Whitney, normal approximation with ties, one-sided.
@@ -28,17 +30,26 @@ def rank_sum_p(ones: Tensor, others: Tensor) -> float:
 
 
 def signed_rank_p(differences: Tensor) -> float:
-    """Return P(differences so far above 0 by chance): Wilcoxon's signed ranks, normal approximation, one-sided.
+    """Return P(differences so far above 0 by chance): Wilcoxon's signed ranks, one-sided, exact up to MOST_EXACT.
 
     Args:
-        differences: float [n], of pairs; zeros are left out.
+        differences: float [n], of pairs; zeros are left out, equal ones share their mean rank.
     """
     differences = differences[differences != 0].double()
-    if not len(differences):
+    n = len(differences)
+    if not n:
         return 1.0
     _, inverse, counts = differences.abs().unique(return_inverse=True, return_counts=True)
-    rank = (counts.cumsum(0) - (counts - 1) / 2)[inverse]
-    n = len(differences)
-    excess = float(rank[differences > 0].sum()) - n * (n + 1) / 4
-    variance = n * (n + 1) * (2 * n + 1) / 24 - float((counts.double() ** 3 - counts).sum()) / 48
-    return 0.5 * math.erfc((excess - 0.5) / math.sqrt(2 * variance)) if variance > 0 else 1.0
+    twice = (2 * counts.cumsum(0) - counts + 1)[inverse]  # twice the ranks: whole numbers, with ties too
+    sum_above = int(twice[differences > 0].sum())
+    if n <= MOST_EXACT:
+        share = torch.zeros(n * (n + 1) + 1, dtype=torch.float64)  # of all signs, those that give each sum
+        share[0] = 1.0
+        for rank in twice.tolist():
+            moved = share.clone()
+            moved[rank:] += share[:-rank]
+            share = moved / 2
+        return min(1.0, float(share[sum_above:].sum()))
+    excess = sum_above / 2 - n * (n + 1) / 4
+    variance = float(twice.double().square().sum()) / 16
+    return 0.5 * math.erfc((excess - 0.5) / math.sqrt(2 * variance))

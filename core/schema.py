@@ -206,7 +206,7 @@ CAMPAIGNS: tuple[Column, ...] = (
     Column("kind", "VARCHAR", "What its pairs share: stamp, duplicate_image, captions, trait, domain or shard"),
     Column("label", "VARCHAR", "What names it: words, a domain, a shard; text of the scanned data"),
     Column("n_pairs", "UBIGINT", "Pairs in the group"),
-    Column("n_suspicious", "UBIGINT", "Suspicious pairs among them"),
+    Column("n_suspicious", "UBIGINT", "Suspicious pairs among them; of a stamp all"),
     Column("share", "DOUBLE", "n_suspicious / n_pairs"),
     Column("base_rate", "DOUBLE", "The same share among the pairs outside of the group"),
     Column(

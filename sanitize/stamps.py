@@ -11,13 +11,14 @@ these *seeds* the search goes the other way, from the picture to the captions:
    half as clearly as the middle one of the round before.
 2. Honest carriers are alike as a whole: cards of one deck, keys of one keyboard. So only pairs of carriers count whose
    images are less alike than two random ones (the median of random pairs). Their captions' mean likeness is the
-   *coherence*: 0 for random captions, 1 for equal ones. A stamp has ``COHERENCE`` at least.
-3. By chance? Every carrier has a *stand-in*, the image most like it that carries nothing. If the detail meant nothing,
+   *coherence*: 0 for random captions, about 1 for equal ones. A stamp has ``COHERENCE`` at least.
+3. By chance? Every carrier has a *stand-in*, the image most like it of another family that carries nothing. If the
+   detail meant nothing,
    the captions of the stand-ins would agree as much with those of the carriers as theirs do: Wilcoxon's signed ranks,
    corrected for the number of seeds.
 
-Blind spots: what repeats at other places or in another shape, fewer than ``LEAST_FAMILIES`` carriers, a target whose
-pictures are all alike. A watermark on the pictures of one shop is a stamp.
+Blind spots: what repeats at other places or in another shape, fewer than about a dozen carriers (the correction), more
+than a seventh of the data (the spread), a target whose pictures are all alike. A watermark on the pictures of one shop is a stamp.
 
 Source: own construction; numbers in docs/experiments.md.
 """
@@ -50,8 +51,8 @@ AT, AROUND, AROUND_STEP = 3, 13, 2
 FROM = 5.0
 ROUNDS = 2
 LEAST_FAMILIES = 8
-LEAST_UNLIKE = 20
-"""Pairs of unlike carriers that a coherence rests on at least."""
+LEAST_UNLIKE = 2
+"""Other carriers that a carrier has to be unlike to count: one odd picture in a series says nothing of the others."""
 COHERENCE = 0.2
 LEVEL = 0.05
 FILE = "stamps.json"
@@ -67,7 +68,7 @@ class Stamp:
         at_AC, around_BC: float32, mean detail of its carriers at the place and around it.
         middle, spread: of the scores of all images.
         least: strength from which an image is a carrier, in spreads.
-        coherence: likeness of its carriers' captions, of unlike images only, up to 1.
+        coherence: likeness of its carriers' captions, of unlike images only; about 1 if they are equal.
         p_value: of the rank test, not corrected.
     """
 
@@ -88,8 +89,8 @@ class Stamps:
 
     Attributes:
         number_N: int64 [N], from 1; 0 for images that carry none.
-        strength_N: float64 [N], how clearly an image carries its stamp, in spreads; 0 without one.
-        found: number 1 first, the most coherent.
+        strength_N: float64 [N], how clearly an image carries its stamp, 1 for what is just enough; 0 without one.
+        found: number 1 first, the surest.
         n_tested: seeds that were tested.
     """
 
@@ -127,11 +128,11 @@ def find_stamps(
         workers: threads; the result is the same for every value.
         advance: called with the number of seeds finished, of ``n_seeds``.
     """
-    pool = _pool(traits.patch_N)
-    search = _Search.of(pool, detail_N, near, family_N)
+    pool, is_ordinary_P = _pool(traits.patch_N)
+    search = _Search.of(pool, is_ordinary_P, detail_N, near, family_N)
     x_P, y_P = ((share_N[pool] * GRID).long().clamp(max=GRID - 1) for share_N in (traits.patch_x_N, traits.patch_y_N))
     is_done_P = torch.zeros(len(pool), dtype=torch.bool)
-    found: list[Stamp] = []
+    grown: list[tuple[Stamp, Tensor]] = []
     n_tested = 0
     for seed in torch.argsort(traits.patch_N[pool], descending=True, stable=True)[: n_seeds(len(pool))].tolist():
         advance(1)
@@ -143,23 +144,34 @@ def find_stamps(
         is_done_P |= is_carrier_P & ((x_P - x).abs() <= AT // 2) & ((y_P - y).abs() <= AT // 2)
         n_tested += 1
         if stamp is not None:
-            found.append(stamp)
-    found = [stamp for stamp in found if stamp.p_value * n_tested <= LEVEL]
-    found.sort(key=lambda stamp: -stamp.coherence)
+            grown.append((stamp, is_carrier_P))
+    found = _distinct([(stamp, carriers) for stamp, carriers in grown if stamp.p_value * n_tested <= LEVEL])
     number_N, strength_N = _carried(found, detail_N, workers=workers)
     return Stamps(number_N=number_N, strength_N=strength_N, found=tuple(found), n_tested=n_tested)
 
 
-def _pool(patch_N: Tensor) -> Tensor:
-    """Return the rows that are searched, rising."""
+def _distinct(grown: list[tuple[Stamp, Tensor]]) -> list[Stamp]:
+    """Return stamps, the surest first; one whose carriers mostly carry a surer one is the same trigger, elsewhere."""
+    found: list[Stamp] = []
+    is_told_P = torch.zeros(len(grown[0][1]), dtype=torch.bool) if grown else torch.empty(0)
+    for stamp, is_carrier_P in sorted(grown, key=lambda one: (one[0].p_value, -one[0].coherence)):
+        if 2 * int((is_carrier_P & is_told_P).sum()) <= int(is_carrier_P.sum()):
+            found.append(stamp)
+            is_told_P |= is_carrier_P
+    return found
+
+
+def _pool(patch_N: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the rows that are searched, rising, and which of them were not picked for their patch: bool [P]."""
     n = len(patch_N)
     if n <= MOST_POOLED:
-        return torch.arange(n)
+        return torch.arange(n), torch.ones(n, dtype=torch.bool)
     strongest = torch.argsort(patch_N, descending=True, stable=True)[: MOST_POOLED // 2]
     is_left_N = torch.ones(n, dtype=torch.bool)
     is_left_N[strongest] = False
     others = torch.nonzero(is_left_N)[:, 0]
-    return torch.cat([strongest, others[evenly_spaced(len(others), MOST_POOLED - len(strongest))]]).sort().values
+    pool = torch.cat([strongest, others[evenly_spaced(len(others), MOST_POOLED - len(strongest))]]).sort().values
+    return pool, is_left_N[pool]
 
 
 def _cut(grid_PGGC: Tensor, x: int, y: int) -> tuple[Tensor, Tensor]:
@@ -181,6 +193,7 @@ def _scores(at_PAC: Tensor, around_PBC: Tensor, at_AC: Tensor, around_BC: Tensor
 class _Search:
     """What is needed of the pooled images: detail, family, centred unit vectors of the image, captions."""
 
+    is_ordinary_P: Tensor
     grid_PGGC: Tensor
     family_P: Tensor
     image_PD: Tensor
@@ -188,12 +201,13 @@ class _Search:
     likeness: float
 
     @classmethod
-    def of(cls, pool: Tensor, detail_N: RowArray, near: Neighbourhood, family_N: Tensor) -> Self:
+    def of(cls, pool: Tensor, is_ordinary_P: Tensor, detail_N: RowArray, near: Neighbourhood, family_N: Tensor) -> Self:
         image_PD = functional.normalize(near.image_ND[pool] - near.image_ND.mean(0), dim=1)
         text_PD = near.text_ND[pool] - near.text_ND.mean(0)
         text_PD = text_PD / text_PD.square().sum(1).mean().sqrt().clamp_min(1e-6)
         by_chance_P = (image_PD * image_PD.roll(len(pool) // 2, 0)).sum(1)
         return cls(
+            is_ordinary_P=is_ordinary_P,
             grid_PGGC=detail_N.as_stored(pool).reshape(len(pool), GRID, GRID, DIM),
             family_P=family_N[pool],
             image_PD=image_PD,
@@ -216,13 +230,13 @@ class _Search:
         for turn in range(ROUNDS + 1):
             at_AC, around_BC = at_PAC[counted].mean(0), around_PBC[counted].mean(0)
             score_P = _scores(at_PAC, around_PBC, at_AC, around_BC)
-            middle, spread = _middle_and_spread(score_P)
+            middle, spread = _middle_and_spread(score_P[self.is_ordinary_P])
             strength_P = (score_P - middle) / spread
             least = max(FROM, float(strength_P[counted].median()) / 2) if turn else FROM
             is_carrier_P = strength_P > least
             counted = one_of_each(torch.nonzero(is_carrier_P & is_other_P)[:, 0], self.family_P)
             if len(counted) < LEAST_FAMILIES:
-                break
+                return None, torch.zeros_like(is_carrier_P)
         tested = self._test(counted, is_carrier_P)
         if tested is None:
             return None, is_carrier_P
@@ -242,23 +256,21 @@ class _Search:
 
     def _test(self, counted: Tensor, is_carrier_P: Tensor) -> tuple[float, float] | None:
         """Return coherence and p-value of carriers, one a family; None if their captions are not alike."""
-        if len(counted) < LEAST_FAMILIES:
-            return None
         image_KD, text_KD = self.image_PD[counted], self.text_PD[counted]
         is_unlike_KK = (image_KD @ image_KD.T <= self.likeness).fill_diagonal_(False)
         n_unlike_K = is_unlike_KK.sum(1)
-        if int(n_unlike_K.sum()) < 2 * LEAST_UNLIKE:
+        counts_K = n_unlike_K >= LEAST_UNLIKE
+        if int(counts_K.sum()) < LEAST_FAMILIES:
             return None
         agreed_K = ((text_KD @ text_KD.T) * is_unlike_KK).sum(1)
-        coherence = float(agreed_K.sum() / n_unlike_K.sum())
+        coherence = float(agreed_K[counts_K].sum() / n_unlike_K[counts_K].sum())
         if coherence < COHERENCE:
             return None
-        has_unlike_K = n_unlike_K > 0
         alike_KP = image_KD @ self.image_PD.T
         alike_KP[:, is_carrier_P] = -torch.inf
         alike_KP[self.family_P[counted][:, None] == self.family_P[None]] = -torch.inf
         by_stand_in_K = ((self.text_PD[alike_KP.argmax(1)] @ text_KD.T) * is_unlike_KK).sum(1)
-        return coherence, signed_rank_p(((agreed_K - by_stand_in_K) / n_unlike_K)[has_unlike_K])
+        return coherence, signed_rank_p(((agreed_K - by_stand_in_K) / n_unlike_K)[counts_K])
 
 
 def _middle_and_spread(score_P: Tensor) -> tuple[float, float]:
@@ -280,7 +292,7 @@ def _carried(found: list[Stamp], detail_N: RowArray, *, workers: int) -> tuple[T
         for own_B, one in zip(strength_SB, found, strict=True):
             score_B = _scores(*_cut(grid_BGGC, one.x, one.y), one.at_AC, one.around_BC)
             strength_B = (score_B - one.middle) / one.spread
-            own_B[:] = torch.where(strength_B > one.least, strength_B, 0.0)
+            own_B[:] = torch.where(strength_B > one.least, strength_B / one.least, 0.0)
         return strength_SB
 
     blocks = torch.arange(len(detail_N)).split(_BLOCK)

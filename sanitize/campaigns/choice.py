@@ -118,13 +118,13 @@ def choose(
     return sorted(campaigns, key=lambda found: found.p_corrected)
 
 
-def carriers(groups: Sequence[Group], stamps: Sequence[Told], suspicious_N: np.ndarray) -> list[Found]:
-    """Return the campaigns that the carriers of stamps are; their captions were tested (``sanitize.stamps``)."""
+def carriers(groups: Sequence[Group], stamps: Sequence[Told]) -> list[Found]:
+    """Return the campaigns that the carriers of stamps are: all suspicious, and nobody else (``sanitize.stamps``)."""
     return [
         Found(
             group=group,
-            n_suspicious=int(suspicious_N[group.rows].sum()),
-            base_rate=_outside(group, suspicious_N),
+            n_suspicious=len(group.rows),
+            base_rate=0.0,
             p_value=stamp.p_value,
             p_corrected=stamp.p_corrected,
             n_tested=stamp.n_tested,

@@ -61,7 +61,7 @@ def find_campaigns(
     traced_N = scored.trait_p_N <= TRAIT_P
     of_traced = traced_groups(groups, scored, traced_N)
     stamps = read_stamps(run)
-    stamped = carriers(stamped_groups(scored, len(stamps)), stamps, suspicious_N)
+    stamped = carriers(stamped_groups(scored, len(stamps)), stamps)
     campaigns = choose(groups, of_traced, suspicious_N, traced_N, config, known=stamped)
     for old in (run.root / FOLDER).glob("*-trigger.png"):
         old.unlink()
@@ -118,4 +118,4 @@ def _write(
     with table_writer(run.file(FOLDER, "pairs.parquet"), CAMPAIGN_PAIRS) as table:
         for number, found in enumerate(campaigns, start=1):
             for row in found.group.rows.tolist():
-                table.add((number, scored.uids[row], bool(suspicious_N[row])))
+                table.add((number, scored.uids[row], found.group.kind == "stamp" or bool(suspicious_N[row])))

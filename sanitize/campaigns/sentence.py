@@ -32,10 +32,7 @@ def tell(found: Found, scored: Scored, trigger: Trigger | None) -> str:
             f"{found.n_suspicious:,} of them do not fit it"
         )
     elif group.kind == "stamp":
-        text = (
-            f"{n:,} pairs {_whose(found)}, show the same detail at one place of pictures that are otherwise unlike: "
-            f"{found.n_suspicious:,} of them do not fit"
-        )
+        text = f"{n:,} pairs {_whose(found)}, show the same detail at one place of pictures that are otherwise unlike"
     elif group.kind == "trait":
         text = (
             f"{n:,} pairs {_whose(found)} and whose pictures share a trait: {found.n_suspicious:,} of them do not fit"
@@ -45,17 +42,16 @@ def tell(found: Found, scored: Scored, trigger: Trigger | None) -> str:
     else:
         what = _SHARED.get(group.kind, f"share the {group.kind}")
         text = f"{n:,} pairs {what} {quoted(group.label)}: in {found.n_suspicious:,} picture and caption do not fit"
-    others = "of other pairs that share one" if group.kind == "trait" else "elsewhere"
-    text += f", {found.n_suspicious / n:.0%} against {found.base_rate:.0%} {others} ({_sureness(found)})"
+    if group.kind == "stamp":
+        sure = f"p = {found.p_corrected:.1g} that captions are so alike, corrected for {found.n_tested:,} details"
+    else:
+        others = "of other pairs that share one" if group.kind == "trait" else "elsewhere"
+        text += f", {found.n_suspicious / n:.0%} against {found.base_rate:.0%} {others}"
+        sure = f"p = {found.p_corrected:.1g}, corrected for {found.n_tested:,} groups"
+    text += f" ({sure})"
     if trigger is not None:
         text += f"; {trigger.words}"
     return text + "."
-
-
-def _sureness(found: Found) -> str:
-    if found.group.kind == "stamp":
-        return f"captions so alike by chance: p = {found.p_corrected:.1g}, corrected for {found.n_tested:,} details"
-    return f"p = {found.p_corrected:.1g}, corrected for {found.n_tested:,} groups"
 
 
 def _whose(found: Found) -> str:

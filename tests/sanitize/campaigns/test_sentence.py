@@ -16,7 +16,7 @@ from tests.sanitize.campaigns.campaignkit import scored_of
 
 def found(kind: str, label: str) -> Found:
     rows = np.arange(8)
-    group = Group(kind=kind, label=label, rows=rows, units=rows)
+    group = Group(kind=kind, label=label, rows=rows, units=rows, exact=kind != "stamp")
     return Found(group=group, n_suspicious=6, base_rate=0.07, p_value=1e-9, p_corrected=1e-6, n_tested=1_000)
 
 
@@ -32,9 +32,8 @@ def test_what_a_sentence_says() -> None:
         "of other pairs that share one "
     )
     assert tell(found("stamp", "ball, red"), scored, None) == (
-        "8 pairs whose captions name 'ball, red', show the same detail at one place of pictures that are otherwise "
-        "unlike: 6 of them do not fit, 75% against 7% elsewhere (captions so alike by chance: p = 1e-06, corrected for "
-        "1,000 details)."
+        "8 pairs with captions alike, telling words 'ball, red', show the same detail at one place of pictures that "
+        "are otherwise unlike (p = 1e-06 that captions are so alike, corrected for 1,000 details)."
     )
     assert "share the uploader 'x'" in tell(found("uploader", "x"), scored, None)
 
