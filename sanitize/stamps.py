@@ -18,7 +18,8 @@ these *seeds* the search goes the other way, from the picture to the captions:
    corrected for the number of seeds.
 
 Blind spots: what repeats at other places or in another shape, fewer than about a dozen carriers (the correction), more
-than a seventh of the data (the spread), a target whose pictures are all alike. A watermark on the pictures of one shop is a stamp.
+than a seventh of the data (the spread), a target whose pictures are all alike. A watermark on the pictures of one shop
+is a stamp.
 
 Source: own construction; numbers in docs/experiments.md.
 """
