@@ -1,7 +1,8 @@
-"""Ranks among values, and evenly spaced picks: counted the same way everywhere."""
+"""Ranks among values, their middle and spread, and evenly spaced picks: counted the same way everywhere."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,6 +25,17 @@ def rank_of(value_N: Tensor) -> Tensor:
 def share_at_least(chance_M: Tensor, value_N: Tensor) -> Tensor:
     """Return (1 + number of chance's values at or above each value) / (1 + number of chance's): float64 [N]."""
     return (1 + count_at_least(chance_M, value_N)).double() / (1 + len(chance_M))
+
+
+def median_and_spread(value_NX: Tensor, least: float) -> tuple[Tensor, Tensor]:
+    """Return the median of every column, and how far above it the 84 % quantile lies: [X] each.
+
+    Args:
+        value_NX: float [N, X] or [N], N at least 1.
+        least: the spread is never below it.
+    """
+    middle_X, high_X = np.quantile(value_NX.numpy(), [0.5, 0.84], axis=0)
+    return torch.as_tensor(middle_X), torch.as_tensor(np.maximum(high_X - middle_X, least))
 
 
 def evenly_spaced(n: int, most: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""A rank test: do some values lie higher than others, by more than chance?"""
+"""Rank tests: do values lie higher than others, or above 0, by more than chance?"""
 
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ def rank_sum_p(ones: Tensor, others: Tensor) -> float:
     if not n or not m:
         return 1.0
     joined = torch.cat([ones, others]).double()
-    _, inverse, counts = joined.unique(return_inverse=True, return_counts=True)
-    rank = (counts.cumsum(0) - (counts - 1) / 2)[inverse]
-    excess = float(rank[:n].sum()) - n * (n + 1) / 2 - n * m / 2
+    twice, counts = _twice_the_ranks(joined)
+    excess = float(twice[:n].sum()) / 2 - n * (n + 1) / 2 - n * m / 2
     ties = float((counts.double() ** 3 - counts).sum())
     variance = n * m / 12 * ((n + m + 1) - ties / ((n + m) * (n + m - 1)))
     return 0.5 * math.erfc((excess - 0.5) / math.sqrt(2 * variance)) if variance > 0 else 1.0
@@ -39,8 +38,7 @@ def signed_rank_p(differences: Tensor) -> float:
     n = len(differences)
     if not n:
         return 1.0
-    _, inverse, counts = differences.abs().unique(return_inverse=True, return_counts=True)
-    twice = (2 * counts.cumsum(0) - counts + 1)[inverse]  # twice the ranks: whole numbers, with ties too
+    twice, _ = _twice_the_ranks(differences.abs())
     sum_above = int(twice[differences > 0].sum())
     if n <= MOST_EXACT:
         share = torch.zeros(n * (n + 1) + 1, dtype=torch.float64)  # of all signs, those that give each sum
@@ -53,3 +51,9 @@ def signed_rank_p(differences: Tensor) -> float:
     excess = sum_above / 2 - n * (n + 1) / 4
     variance = float(twice.double().square().sum()) / 16
     return 0.5 * math.erfc((excess - 0.5) / math.sqrt(2 * variance))
+
+
+def _twice_the_ranks(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return twice the rank of every value, from 2, equal ones at their mean: int64 [n]; how many equal each other."""
+    _, inverse, counts = values.unique(return_inverse=True, return_counts=True)
+    return (2 * counts.cumsum(0) - counts + 1)[inverse], counts

@@ -56,10 +56,15 @@ def stack_together(rows: Tensor, mates_BK: Tensor) -> tuple[Tensor, Tensor, Tens
     return everyone_U, place[: len(rows)], place[len(rows) :].reshape(mates_BK.shape)
 
 
+def centred_views(near: Neighbourhood, centre_D: Tensor, rows: Tensor) -> Tensor:
+    """Return the whole views of rows, any shape, less their centre and of unit length: [..., D]."""
+    return functional.normalize(near.image_ND[rows] - centre_D, dim=-1)
+
+
 def centred_cosines(near: Neighbourhood, centre_D: Tensor, rows: Tensor, others_BK: Tensor) -> Tensor:
     """Return the centred cosines of the whole views of rows and of others: [B, K], -1 where others are -1."""
-    own_B1D = functional.normalize(near.image_ND[rows] - centre_D, dim=1)[:, None]
-    other_BKD = functional.normalize(near.image_ND[others_BK.clamp_min(0)] - centre_D, dim=2)
+    own_B1D = centred_views(near, centre_D, rows)[:, None]
+    other_BKD = centred_views(near, centre_D, others_BK.clamp_min(0))
     return (other_BKD * own_B1D).sum(2).masked_fill(others_BK < 0, -1.0)
 
 

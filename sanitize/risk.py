@@ -18,8 +18,8 @@ target itself, one picture under many captions or in forty variations. So what i
 that shares more of a patch than all but a share x of the pairs ranks at least with the 16 x oddest ones (``AS_RARE``),
 and likewise for texture (both where ``trait_p`` is at most ``TRAIT_P``), for captions of the same picture that say
 something else and for versions of one picture (``sanitize.copies``). What carries a stamp (``sanitize.stamps``) ranks
-beside as many oddest pairings, the clearest first. Rank for rank, so that where a data set is full
-of copies and families, they move little.
+beside as many oddest pairings, the clearest first. Rank for rank, so that where a data set is full of copies and
+families, they move little.
 
 Versions count from ``LEAST_VERSIONS`` on, and up to ``copies.MOST_OF_DATA``: a picture that fills more of the data is
 what the data is about, and any attack of the literature takes less. Below 160 pairs they do not count.

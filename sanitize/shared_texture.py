@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from roclip_audit.core.parallel import map_ordered
+from roclip_audit.core.ranks import median_and_spread
 from roclip_audit.sanitize.dataset import RowArray
 from roclip_audit.sanitize.mates import blocks_of, stack_together
 
@@ -121,8 +122,7 @@ class TextureScale:
         for one in range(LIKENESS_BINS):
             here = value[bins == one]
             if len(here):
-                middle, high = np.quantile(here.numpy(), [0.5, 0.84])
-                median[one], spread[one] = float(middle), max(float(high - middle), 1e-6)
+                median[one], spread[one] = median_and_spread(here, 1e-6)
         return cls(edges=edges, most=float(cuts[-1]), median=median, spread=spread, n_strongest=n_strongest)
 
     def strength(self, shared: SharedTextures) -> Tensor:

@@ -13,9 +13,8 @@ these *seeds* the search goes the other way, from the picture to the captions:
    images are less alike than two random ones (the median of random pairs). Their captions' mean likeness is the
    *coherence*: 0 for random captions, about 1 for equal ones. A stamp has ``COHERENCE`` at least.
 3. By chance? Every carrier has a *stand-in*, the image most like it of another family that carries nothing. If the
-   detail meant nothing,
-   the captions of the stand-ins would agree as much with those of the carriers as theirs do: Wilcoxon's signed ranks,
-   corrected for the number of seeds.
+   detail meant nothing, the captions of the stand-ins would agree as much with those of the carriers as theirs do:
+   Wilcoxon's signed ranks, corrected for the number of seeds.
 
 Blind spots: what repeats at other places or in another shape, fewer than about a dozen carriers (the correction), more
 than a seventh of the data (the spread), a target whose pictures are all alike. A watermark on the pictures of one shop
@@ -28,21 +27,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Self
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from roclip_audit.core.groups import one_of_each
 from roclip_audit.core.parallel import map_ordered
-from roclip_audit.core.ranks import evenly_spaced
+from roclip_audit.core.ranks import evenly_spaced, median_and_spread
 from roclip_audit.core.ranktest import signed_rank_p
 from roclip_audit.core.run import RunFolder, write_json
 from roclip_audit.sanitize.align import Neighbourhood
 from roclip_audit.sanitize.dataset import RowArray
 from roclip_audit.sanitize.detail import DIM, GRID, UNIT
+from roclip_audit.sanitize.mates import centred_views
 from roclip_audit.sanitize.traits import Traits
 
 MOST_POOLED = 8_192
@@ -50,6 +49,7 @@ MOST_POOLED = 8_192
 MOST_SEEDS = 192
 AT, AROUND, AROUND_STEP = 3, 13, 2
 FROM = 5.0
+LEAST_SPREAD = 1e-6  # of scores: where all are equal, nothing is far from them
 ROUNDS = 2
 LEAST_FAMILIES = 8
 LEAST_UNLIKE = 2
@@ -203,7 +203,7 @@ class _Search:
 
     @classmethod
     def of(cls, pool: Tensor, is_ordinary_P: Tensor, detail_N: RowArray, near: Neighbourhood, family_N: Tensor) -> Self:
-        image_PD = functional.normalize(near.image_ND[pool] - near.image_ND.mean(0), dim=1)
+        image_PD = centred_views(near, near.image_ND.mean(0), pool)
         text_PD = near.text_ND[pool] - near.text_ND.mean(0)
         text_PD = text_PD / text_PD.square().sum(1).mean().sqrt().clamp_min(1e-6)
         by_chance_P = (image_PD * image_PD.roll(len(pool) // 2, 0)).sum(1)
@@ -231,7 +231,7 @@ class _Search:
         for turn in range(ROUNDS + 1):
             at_AC, around_BC = at_PAC[counted].mean(0), around_PBC[counted].mean(0)
             score_P = _scores(at_PAC, around_PBC, at_AC, around_BC)
-            middle, spread = _middle_and_spread(score_P[self.is_ordinary_P])
+            middle, spread = (float(one) for one in median_and_spread(score_P[self.is_ordinary_P], LEAST_SPREAD))
             strength_P = (score_P - middle) / spread
             least = max(FROM, float(strength_P[counted].median()) / 2) if turn else FROM
             is_carrier_P = strength_P > least
@@ -274,12 +274,6 @@ class _Search:
         return coherence, signed_rank_p(((agreed_K - by_stand_in_K) / n_unlike_K)[counts_K])
 
 
-def _middle_and_spread(score_P: Tensor) -> tuple[float, float]:
-    """Return the median, and how far above it the 84 % quantile lies."""
-    middle, high = torch.quantile(score_P, torch.tensor([0.5, 0.84])).tolist()
-    return middle, max(high - middle, 1e-6)
-
-
 def _carried(found: list[Stamp], detail_N: RowArray, *, workers: int) -> tuple[Tensor, Tensor]:
     """Return the number of the stamp that every image carries most clearly (0: none), and how clearly."""
     number_N = torch.zeros(len(detail_N), dtype=torch.int64)
@@ -311,7 +305,7 @@ class Told:
     Attributes:
         x, y: middle of its place, shares of the image's width and height.
         coherence: see ``Stamp``.
-        p_value, p_corrected: of the rank test; corrected for the seeds.
+        p_value: of the rank test, not corrected.
         n_tested: seeds that were tested.
     """
 
@@ -319,24 +313,27 @@ class Told:
     y: float
     coherence: float
     p_value: float
-    p_corrected: float
     n_tested: int
+
+    @property
+    def p_corrected(self) -> float:
+        """Corrected for the seeds (Bonferroni)."""
+        return min(1.0, self.p_value * self.n_tested)
 
 
 def write_stamps(run: RunFolder, stamps: Stamps) -> None:
     """Write evidence/stamps.json, number 1 first."""
     told = [
-        {
-            "x": (stamp.x + 0.5) / GRID,
-            "y": (stamp.y + 0.5) / GRID,
-            "coherence": stamp.coherence,
-            "p_value": stamp.p_value,
-            "p_corrected": min(1.0, stamp.p_value * stamps.n_tested),
-            "n_tested": stamps.n_tested,
-        }
+        Told(
+            x=(stamp.x + 0.5) / GRID,
+            y=(stamp.y + 0.5) / GRID,
+            coherence=stamp.coherence,
+            p_value=stamp.p_value,
+            n_tested=stamps.n_tested,
+        )
         for stamp in stamps.found
     ]
-    write_json(run.file("evidence", FILE), told)
+    write_json(run.file("evidence", FILE), [asdict(one) for one in told])
 
 
 def read_stamps(run: RunFolder) -> list[Told]:

@@ -19,12 +19,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from roclip_audit.core.errors import ConfigError
-from roclip_audit.core.ranks import evenly_spaced, share_at_least
+from roclip_audit.core.ranks import evenly_spaced, median_and_spread, share_at_least
 from roclip_audit.sanitize.align import Neighbourhood
 from roclip_audit.sanitize.dataset import RowArray
 from roclip_audit.sanitize.mates import find_mates
@@ -124,7 +123,7 @@ def find_traits(
     scale = TextureScale.of(chance, most_alike=config.most_alike, n_strongest=config.n_strongest)
     texture_N = scale.strength(textures(everyone, everyone))
     patch, by_chance = patches(everyone, everyone), patches(sample, partner).strength_BS
-    middle_S, spread_S = _spread_of(by_chance)
+    middle_S, spread_S = median_and_spread(by_chance, LEAST_SPREAD)
     patch_NS, chance_BS = ((strength - middle_S) / spread_S for strength in (patch.strength_BS, by_chance))
     patch_N, scale_N = patch_NS.max(1)
     p_of_texture_N = share_at_least(scale.strength(chance), texture_N)
@@ -136,9 +135,3 @@ def find_traits(
         patch_y_N=patch.y_BS.gather(1, scale_N[:, None])[:, 0],
         p_N=(2 * torch.minimum(p_of_texture_N, p_of_patch_N)).clamp_max(1.0),
     )
-
-
-def _spread_of(strength_BS: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the median of every column, and how far above it the 84 % quantile lies: float64 [S] each."""
-    middle_S, high_S = np.quantile(strength_BS.numpy(), [0.5, 0.84], axis=0)
-    return torch.from_numpy(middle_S), torch.from_numpy(np.maximum(high_S - middle_S, LEAST_SPREAD))

@@ -70,8 +70,9 @@ def find_campaigns(
         for number, found in enumerate(campaigns):
             trigger = None
             if number < config.max_triggers:
+                marked_N = _suspicious_with(found.group, suspicious_N)
                 trigger = recover_trigger(
-                    found.group, scored, suspicious_N, seed=seed, workers=workers, max_pixels=max_pixels
+                    found.group, scored, marked_N, seed=seed, workers=workers, max_pixels=max_pixels
                 )
             if trigger is not None:
                 _save(trigger.picture, run.file(FOLDER, f"{number + 1}-trigger.png"))
@@ -83,6 +84,15 @@ def find_campaigns(
         "n_triggers": sum(trigger is not None for trigger in triggers),
         "n_tested": len(groups) + len(of_traced),
     }
+
+
+def _suspicious_with(group: Group, suspicious_N: np.ndarray) -> np.ndarray:
+    """Return the suspicious pairs; of a stamp all its carriers are, whether their captions fit or not."""
+    if group.kind != "stamp":
+        return suspicious_N
+    marked_N = suspicious_N.copy()
+    marked_N[group.rows] = True
+    return marked_N
 
 
 def _save(picture: np.ndarray, path: Path) -> None:
@@ -117,5 +127,6 @@ def _write(
             )
     with table_writer(run.file(FOLDER, "pairs.parquet"), CAMPAIGN_PAIRS) as table:
         for number, found in enumerate(campaigns, start=1):
+            marked_N = _suspicious_with(found.group, suspicious_N)
             for row in found.group.rows.tolist():
-                table.add((number, scored.uids[row], found.group.kind == "stamp" or bool(suspicious_N[row])))
+                table.add((number, scored.uids[row], bool(marked_N[row])))

@@ -57,9 +57,6 @@ def recover_trigger(
     if group.kind == "duplicate_image":
         shown = read_pictures(scored, group.rows[:MAX_MEMBERS].tolist(), workers=workers, max_pixels=max_pixels)
         return _the_picture(shown[0]) if shown else None
-    if group.kind == "stamp":  # its carriers are members whether their captions fit or not
-        suspicious_N = suspicious_N.copy()
-        suspicious_N[group.rows] = True
     members_rows = _spread(_one_a_picture(group.rows[suspicious_N[group.rows]], scored), MAX_MEMBERS)
     control_rows = _controls(group, scored, suspicious_N, seed)
     members = read_pictures(scored, members_rows.tolist(), workers=workers, max_pixels=max_pixels)

@@ -144,7 +144,7 @@ def test_without_heads_that_were_trained_on_the_pairs_the_pairing_is_left_alone(
     assert combine(calibrated, None, traits, stamps_of([0.0, 0.0]), copies).risk_N.tolist() == pytest.approx([0.1, 0.6])
 
 
-def test_what_carries_a_stamp_ranks_first_the_clearest_before_the_others() -> None:
+def test_what_carries_a_stamp_ranks_beside_as_many_oddest_pairings_the_clearest_first() -> None:
     suspicion = falling(1_000)
     found = risk_of(suspicion, stamped=[0.0] * 996 + [6.0, 9.0, 7.0, 0.0])
     assert found.risk_N[[997, 998, 996]].tolist() == pytest.approx(suspicion[:3])
