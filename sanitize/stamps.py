@@ -140,7 +140,7 @@ def find_stamps(
         if is_done_P[seed]:
             continue
         x, y = int(x_P[seed]), int(y_P[seed])
-        stamp, is_carrier_P = search.grow(seed, x, y, workers=workers)
+        stamp, is_carrier_P = search.grow(seed, x, y)
         # An image of a series may carry a trigger as well, at another place: that is another seed.
         is_done_P |= is_carrier_P & ((x_P - x).abs() <= AT // 2) & ((y_P - y).abs() <= AT // 2)
         n_tested += 1
@@ -216,15 +216,9 @@ class _Search:
             likeness=float(by_chance_P.median()),
         )
 
-    def grow(self, seed: int, x: int, y: int, *, workers: int) -> tuple[Stamp | None, Tensor]:
+    def grow(self, seed: int, x: int, y: int) -> tuple[Stamp | None, Tensor]:
         """Look for what an image has at a place; return the stamp if it is one, and who carries it: bool [P]."""
-        blocks = torch.arange(len(self.family_P)).split(_BLOCK)
-        at_PAC, around_PBC = (
-            torch.cat(parts)
-            for parts in zip(
-                *map_ordered(lambda rows: _cut(self.grid_PGGC[rows], x, y), blocks, workers=workers), strict=True
-            )
-        )
+        at_PAC, around_PBC = _cut(self.grid_PGGC, x, y)
         is_other_P = self.family_P != self.family_P[seed]
         is_other_P[seed] = True
         counted = torch.tensor([seed])
