@@ -47,6 +47,7 @@ class Measured:
     patch: float
     patch_x: float
     patch_y: float
+    stamp_kind: str | None
     n_stamp: int
     anomaly: float
     n_duplicates: int
@@ -57,6 +58,13 @@ class Measured:
     n_caption_repeats: int
     n_neighbours: int
     campaigns: tuple[str, ...] = ()
+
+
+_STAMPS = {
+    "place": "the same detail at the same place",
+    "window": "the same detail at one place or another",
+    "grain": "the same grain all over",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +90,8 @@ def _sentences(pair: Measured) -> Iterator[_Sentence]:
     for label in pair.campaigns[:1]:
         yield _Sentence(1.0, "trait", f"it belongs to the campaign “{label}”")
     if pair.n_stamp > 1:
-        text = f"one of {pair.n_stamp:,} pictures that show the same detail at the same place under similar captions"
+        what = _STAMPS.get(pair.stamp_kind or "", "the same detail")
+        text = f"one of {pair.n_stamp:,} pictures that show {what} under similar captions"
         yield _Sentence(1.0, "trait", text)
     if pair.trait_p <= TRAIT_P:
         what = f"a patch {place(pair.patch_x, pair.patch_y)}" if pair.patch > pair.texture else "texture"

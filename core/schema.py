@@ -149,10 +149,16 @@ EVIDENCE: tuple[Column, ...] = (
     Column(
         "stamp",
         "UINTEGER",
-        "Number of the detail that images otherwise unlike show at the same place under captions that are alike; null "
-        "if the image shows none",
+        "Number of what repeats in images that are otherwise unlike, under captions that are alike; null if the image "
+        "shows nothing of the kind",
     ),
-    Column("n_stamp", "UINTEGER", "Pairs whose image shows that detail, this one too; 0 without one"),
+    Column(
+        "stamp_kind",
+        "VARCHAR",
+        "What repeats: place (a detail at one place), window (a detail wherever it lies) or grain (the fine structure "
+        "of the whole picture); null without one",
+    ),
+    Column("n_stamp", "UINTEGER", "Pairs whose image shows it, this one too; 0 without one"),
     Column(
         "anomaly",
         "DOUBLE",
@@ -214,7 +220,11 @@ CAMPAIGNS: tuple[Column, ...] = (
         "DOUBLE",
         "P(so many suspicious pairs or more in a group of this size by chance); of a stamp, P(captions so alike)",
     ),
-    Column("p_corrected", "DOUBLE", "The same, corrected for the number of groups (stamps) that were tested"),
+    Column(
+        "p_corrected",
+        "DOUBLE",
+        "The same, corrected for the number of groups that were tested; of a stamp, its false discovery rate",
+    ),
     Column("sentence", "VARCHAR", "What was found, in words"),
     Column("trigger_png", "VARCHAR", "What its images share, a PNG in the run folder; null if nothing was recovered"),
     Column("trigger_x", "DOUBLE", "Left edge of the recovered trigger, as a share of the image's width"),

@@ -58,7 +58,8 @@ from roclip_audit.sanitize.neighbour_evidence import (
 from roclip_audit.sanitize.repair import repair
 from roclip_audit.sanitize.risk import combine
 from roclip_audit.sanitize.space import Ranks, Space, contest
-from roclip_audit.sanitize.stamps import Stamps, find_stamps, n_seeds, write_stamps
+from roclip_audit.sanitize.stamps.search import Pictured, Stamps, find_stamps, n_steps
+from roclip_audit.sanitize.stamps.told import write_stamps
 from roclip_audit.sanitize.suspicion import Calibrated, SuspicionConfig, calibrate
 from roclip_audit.sanitize.traits import TraitConfig, Traits, find_traits, n_comparisons
 
@@ -95,7 +96,9 @@ class Aligned:
     trained_cosine_N: Tensor | None
 
 
-def align_run(dataset: Dataset, run: RunFolder, judging: Judging, reporter: Reporter, *, joint: bool) -> Aligned:
+def align_run(
+    dataset: Dataset, run: RunFolder, judging: Judging, reporter: Reporter, *, joint: bool, views: tuple[str, ...]
+) -> Aligned:
     """Learn the spaces (or take the encoder's own) and rank every pair in them.
 
     Raises:
@@ -138,10 +141,9 @@ def align_run(dataset: Dataset, run: RunFolder, judging: Judging, reporter: Repo
             )
 
     def stamped(traits: Traits) -> Stamps:
-        with reporter.stage("stamps", total=n_seeds(len(dataset)), unit="seeds") as progress:
-            return find_stamps(
-                dataset.detail_N, near, traits, copies.family_N, workers=workers, advance=progress.advance
-            )
+        pictured = Pictured(detail_N=dataset.detail_N, grain_N=dataset.grain_N, image_NVR=image_NVR, views=views)
+        with reporter.stage("stamps", total=n_steps(len(dataset)), unit="looks") as progress:
+            return find_stamps(pictured, near, traits, copies.family_N, workers=workers, advance=progress.advance)
 
     if joint:
         space, cluster_N = joint_space(dataset, run), caption_clusters(near, config, seed)
@@ -270,6 +272,7 @@ def judge_run(
             "patch_x": aligned.traits.patch_x_N.tolist(),
             "patch_y": aligned.traits.patch_y_N.tolist(),
             "stamp": [number or None for number in aligned.stamps.number_N.tolist()],
+            "stamp_kind": aligned.stamps.kinds(),
             "n_stamp": aligned.stamps.carriers().tolist(),
             **_density(near, judging.evidence),
             "same_group": aligned.copies.same_N.tolist(),

@@ -41,7 +41,7 @@ from torch import Tensor
 from roclip_audit.core.ranks import count_at_least, rank_of
 from roclip_audit.core.schema import LEAST_VERSIONS, TRAIT_P
 from roclip_audit.sanitize.copies import MOST_OF_DATA, CountedCopies
-from roclip_audit.sanitize.stamps import Stamps
+from roclip_audit.sanitize.stamps.search import Stamps
 from roclip_audit.sanitize.suspicion import Calibrated
 from roclip_audit.sanitize.traits import Traits
 

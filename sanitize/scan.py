@@ -41,7 +41,7 @@ from roclip_audit.sanitize.judge import Judging, align_run, judge_run
 from roclip_audit.sanitize.suspicion import Interval, SuspicionConfig
 from roclip_audit.sanitize.traits import TraitConfig
 
-REVISIONS: Final = {"index": 2, "encode": 3, "judge": 12, "campaigns": 5}
+REVISIONS: Final = {"index": 2, "encode": 3, "judge": 13, "campaigns": 6}
 """Raise a stage's number when its code changes what it writes."""
 
 
@@ -292,7 +292,7 @@ class _Work:
 
         def do() -> dict[str, Any]:
             dataset = load_dataset(self._run, shards)
-            aligned = align_run(dataset, self._run, judging, self._reporter, joint=encoder.joint)
+            aligned = align_run(dataset, self._run, judging, self._reporter, joint=encoder.joint, views=encoder.views)
             calibrated = judge_run(dataset, self._run, aligned, encoder.views, judging, self._reporter)
             listed = calibrated.fdr_N <= FLAG_FDR
             return {

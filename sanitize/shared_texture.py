@@ -22,9 +22,9 @@ from torch.nn import functional
 from roclip_audit.core.parallel import map_ordered
 from roclip_audit.core.ranks import median_and_spread
 from roclip_audit.sanitize.dataset import RowArray
+from roclip_audit.sanitize.grain import texture
 from roclip_audit.sanitize.mates import blocks_of, stack_together
 
-EDGE_LEVELS, TEXTURE_FLOOR = 15.0, 1.0  # grey levels: where an edge begins to be left out; what counts as flat
 LIKENESS_BINS = 20
 _BLOCK = 64
 
@@ -81,15 +81,8 @@ def _compare(rows: Tensor, mates_BK: Tensor, grain_N: RowArray, image_NVR: RowAr
     everyone, own, mate_BK = stack_together(rows, mates_BK)
     image_UVR = functional.normalize(image_NVR[everyone], dim=2)
     likeness_BU = torch.einsum("bvr,uvr->vbu", image_UVR[own], image_UVR).amin(0)
-    texture_UX = _texture(grain_N[everyone])
+    texture_UX = texture(grain_N[everyone])
     return (texture_UX[own] @ texture_UX.T).gather(1, mate_BK), likeness_BU.gather(1, mate_BK)
-
-
-def _texture(grain_U: Tensor) -> Tensor:
-    """Take strong edges out and bring to unit length; a nearly flat image stays short: float32 [U, 128 * 128]."""
-    soft_UX = (grain_U * torch.exp(-((grain_U / EDGE_LEVELS) ** 2))).flatten(1)
-    floor = TEXTURE_FLOOR**2 * soft_UX.shape[1]
-    return soft_UX / (soft_UX.square().sum(1, keepdim=True) + floor).sqrt()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

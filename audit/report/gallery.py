@@ -99,7 +99,7 @@ _CARDS = """
 """
 _SAME = (
     "risk_reason", "q", "q_caption", "worst_view", "caption_disagreement", "image_disagreement", "trait_p", "texture",
-    "patch", "patch_x", "patch_y", "n_stamp", "anomaly", "n_duplicates", "n_duplicate_captions", "n_same",
+    "patch", "patch_x", "patch_y", "stamp_kind", "n_stamp", "anomaly", "n_duplicates", "n_duplicate_captions", "n_same",
     "n_conflicts", "n_versions", "n_caption_repeats", "n_neighbours",
 )  # fmt: skip
 

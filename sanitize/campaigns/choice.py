@@ -19,7 +19,7 @@ import numpy as np
 from roclip_audit.core.errors import ConfigError
 from roclip_audit.sanitize.campaigns.excess import MIN_RHO, Null, fit_null, holm, tail
 from roclip_audit.sanitize.campaigns.groups import MIN_UNITS, Group
-from roclip_audit.sanitize.stamps import Told
+from roclip_audit.sanitize.stamps.told import Told
 
 MIN_GROUPS: Final = 20
 ORIGINS: Final = frozenset({"domain", "shard"})
@@ -61,6 +61,7 @@ class Found:
         base_rate: share of suspicious pairs outside; of a trait, among other pairs that share one.
         p_value, p_corrected: of its units, see ``excess``.
         n_tested: groups that were tested in all.
+        shows: of a stamp, its kind.
     """
 
     group: Group
@@ -69,6 +70,7 @@ class Found:
     p_value: float
     p_corrected: float
     n_tested: int
+    shows: str | None = None
 
 
 def choose(
@@ -126,8 +128,9 @@ def carriers(groups: Sequence[Group], stamps: Sequence[Told]) -> list[Found]:
             n_suspicious=len(group.rows),
             base_rate=0.0,
             p_value=stamp.p_value,
-            p_corrected=stamp.p_corrected,
+            p_corrected=stamp.p_adjusted,
             n_tested=stamp.n_tested,
+            shows=stamp.kind,
         )
         for group, stamp in zip(groups, stamps, strict=True)
         if len(group.rows)

@@ -20,7 +20,7 @@ from roclip_audit.sanitize.campaigns.groups import Group, candidate_groups, stam
 from roclip_audit.sanitize.campaigns.scored import Scored, load_scored
 from roclip_audit.sanitize.campaigns.sentence import tell
 from roclip_audit.sanitize.campaigns.trigger import Trigger, recover_trigger
-from roclip_audit.sanitize.stamps import read_stamps
+from roclip_audit.sanitize.stamps.told import read_stamps
 
 FOLDER: Final = "campaigns"
 MAX_LABEL: Final = 200

@@ -13,6 +13,11 @@ from roclip_audit.sanitize.campaigns.trigger import Trigger
 
 MAX_QUOTED: Final = 40
 _SHARED: Final = {"domain": "come from the domain", "shard": "lie in the shard"}
+_STAMPS: Final = {
+    "place": "the same detail at one place",
+    "window": "the same detail, wherever it lies",
+    "grain": "the same grain all over",
+}
 _QUOTES: Final = re.compile("['‘’‛`]")
 
 
@@ -32,7 +37,8 @@ def tell(found: Found, scored: Scored, trigger: Trigger | None) -> str:
             f"{found.n_suspicious:,} of them do not fit it"
         )
     elif group.kind == "stamp":
-        text = f"{n:,} pairs {_whose(found)}, show the same detail at one place of pictures that are otherwise unlike"
+        what = _STAMPS[found.shows or "place"]
+        text = f"{n:,} pairs {_whose(found)}, show {what}, in pictures that are otherwise unlike"
     elif group.kind == "trait":
         text = (
             f"{n:,} pairs {_whose(found)} and whose pictures share a trait: {found.n_suspicious:,} of them do not fit"
@@ -43,7 +49,7 @@ def tell(found: Found, scored: Scored, trigger: Trigger | None) -> str:
         what = _SHARED.get(group.kind, f"share the {group.kind}")
         text = f"{n:,} pairs {what} {quoted(group.label)}: in {found.n_suspicious:,} picture and caption do not fit"
     if group.kind == "stamp":
-        sure = f"p = {found.p_corrected:.1g} that captions are so alike, corrected for {found.n_tested:,} details"
+        sure = f"p = {found.p_corrected:.1g} that captions are so alike, adjusted for {found.n_tested:,} groups"
     else:
         others = "of other pairs that share one" if group.kind == "trait" else "elsewhere"
         text += f", {found.n_suspicious / n:.0%} against {found.base_rate:.0%} {others}"

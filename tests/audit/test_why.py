@@ -10,7 +10,7 @@ from roclip_audit.audit.why import Measured, why
 
 QUIET = Measured(
     risk_reason="pairing", q=0.1, q_caption=0.2, worst_view="whole", whole_q=0.1, caption_disagreement=0.3,
-    image_disagreement=None, trait_p=0.6, texture=0.0, patch=0.0, patch_x=0.9, patch_y=0.5, n_stamp=0,
+    image_disagreement=None, trait_p=0.6, texture=0.0, patch=0.0, patch_x=0.9, patch_y=0.5, stamp_kind=None, n_stamp=0,
     anomaly=0.4, n_duplicates=1, n_duplicate_captions=1, n_same=1, n_conflicts=0, n_versions=1,
     n_caption_repeats=1, n_neighbours=8,
 )  # fmt: skip
@@ -42,7 +42,7 @@ def test_what_chance_would_say_is_no_reason() -> None:
         ),
         ({"n_same": 34, "n_versions": 34, "risk_reason": "duplicates"}, "one of 34 slight versions of one picture"),
         (
-            {"n_stamp": 41},
+            {"stamp_kind": "place", "n_stamp": 41},
             "one of 41 pictures that show the same detail at the same place under similar captions",
         ),
         ({"n_caption_repeats": 12}, "12 pairs carry this very caption"),

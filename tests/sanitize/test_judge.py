@@ -32,7 +32,7 @@ def judge(
     dataset: Dataset, folder: Path, *, joint: bool = False, workers: int = 1, sampled: bool = False
 ) -> tuple[Calibrated, RunFolder]:
     run, settings = run_folder(folder), judging(workers=workers, sampled=sampled)
-    aligned = align_run(dataset, run, settings, SilentReporter(), joint=joint)
+    aligned = align_run(dataset, run, settings, SilentReporter(), joint=joint, views=VIEWS)
     return judge_run(dataset, run, aligned, VIEWS, settings, SilentReporter()), run
 
 

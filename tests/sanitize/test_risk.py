@@ -17,7 +17,7 @@ from roclip_audit.sanitize.risk import (
     combine,
     log_factor,
 )
-from roclip_audit.sanitize.stamps import Stamps
+from roclip_audit.sanitize.stamps.search import Stamps
 from roclip_audit.sanitize.suspicion import Calibrated, Interval
 from roclip_audit.sanitize.traits import Traits
 

@@ -6,10 +6,8 @@ import torch
 from torch.nn import functional
 
 from roclip_audit.sanitize.dataset import RowArray
-from roclip_audit.sanitize.grain import GRAIN_PX
+from roclip_audit.sanitize.grain import EDGE_LEVELS, GRAIN_PX, TEXTURE_FLOOR
 from roclip_audit.sanitize.shared_texture import (
-    EDGE_LEVELS,
-    TEXTURE_FLOOR,
     SharedTextures,
     TextureScale,
     find_shared_textures,

@@ -13,7 +13,7 @@ from roclip_audit.core.schema import TRAIT_P
 from roclip_audit.sanitize.campaigns.choice import CampaignConfig, Found, carriers, choose
 from roclip_audit.sanitize.campaigns.groups import Group, candidate_groups, group_of, stamped_groups, traced_groups
 from roclip_audit.sanitize.campaigns.scored import Scored
-from roclip_audit.sanitize.stamps import Told
+from roclip_audit.sanitize.stamps.told import Told
 from tests.sanitize.campaigns.campaignkit import NOUNS, clean_captions, clean_p, scored_of
 
 CONFIG = CampaignConfig()
@@ -68,7 +68,7 @@ def test_carriers_of_a_stamp_are_one_campaign_whether_their_captions_fit_or_not(
     (group,) = stamped_groups(scored, 1)
     assert (group.kind, group.rows.tolist()) == ("stamp", list(range(30)))
     assert group.label.split(", ")[0] == "bird"
-    told = Told(x=0.9, y=0.9, coherence=0.5, p_value=2.0**-30, n_tested=128)
+    told = Told(kind="place", x=0.9, y=0.9, coherence=0.5, p_value=2.0**-30, p_adjusted=2.0**-23, n_tested=128)
     known = carriers([group], [told])
     groups, suspicious_N = candidate_groups(scored, seed=0), p > CONFIG.unrelated
     traced_N = np.arange(1_500) < 200
@@ -76,7 +76,7 @@ def test_carriers_of_a_stamp_are_one_campaign_whether_their_captions_fit_or_not(
     assert any(one.group.label == "bird" for one in choose(groups, of_traced, suspicious_N, traced_N, CONFIG)) != fits
     (found,) = choose(groups, of_traced, suspicious_N, traced_N, CONFIG, known=known)
     assert (found.group.kind, found.n_suspicious, found.base_rate) == ("stamp", 30, 0.0)
-    assert (found.p_corrected, found.n_tested) == (2.0**-23, 128)
+    assert (found.p_corrected, found.n_tested, found.shows) == (2.0**-23, 128, "place")
 
 
 def test_copies_of_one_doubtful_picture_are_no_campaign_of_a_word() -> None:

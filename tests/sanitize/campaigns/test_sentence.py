@@ -32,8 +32,8 @@ def test_what_a_sentence_says() -> None:
         "of other pairs that share one "
     )
     assert tell(found("stamp", "ball, red"), scored, None) == (
-        "8 pairs with captions alike, telling words 'ball, red', show the same detail at one place of pictures that "
-        "are otherwise unlike (p = 1e-06 that captions are so alike, corrected for 1,000 details)."
+        "8 pairs with captions alike, telling words 'ball, red', show the same detail at one place, in pictures that "
+        "are otherwise unlike (p = 1e-06 that captions are so alike, adjusted for 1,000 groups)."
     )
     assert "share the uploader 'x'" in tell(found("uploader", "x"), scored, None)
 

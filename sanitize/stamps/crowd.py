@@ -1,0 +1,156 @@
+"""From a seed to its carriers, and whether those are a stamp: the same for every way of looking."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from roclip_audit.core.groups import one_of_each
+from roclip_audit.core.ranks import median_and_spread
+from roclip_audit.core.ranktest import signed_rank_p
+from roclip_audit.sanitize.align import Neighbourhood
+from roclip_audit.sanitize.dataset import RowArray
+from roclip_audit.sanitize.mates import centred_views
+from roclip_audit.sanitize.stamps.look import Look
+
+LEAST_SPREAD = 1e-6  # of scores: where all are equal, nothing is far from them
+ROUNDS = 3
+LEAST_FAMILIES, LEAST_AT_FIRST = 8, 4
+LEAST_UNLIKE = 2
+"""Other carriers that a carrier has to be unlike to count: one odd picture in a series says nothing of the others."""
+COHERENCE = 0.25
+TOGETHER = 0.06
+"""The same mean over all pairs of carriers, like ones counting 0: pictures of one style are seldom unlike."""
+ALL_AGREE, AGREES = 0.8, 0.3
+"""Or at least this share of the unlike pairs has captions of a likeness above that: one target may look alike."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grown:
+    """What a seed has grown to.
+
+    Attributes:
+        template: as its look makes it.
+        middle, spread: of the scores of all images.
+        least: strength from which an image is a carrier, in spreads.
+        is_carrier_P: bool [P].
+        counted: int64, one carrier a family.
+    """
+
+    template: Tensor
+    middle: float
+    spread: float
+    least: float
+    is_carrier_P: Tensor
+    counted: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crowd:
+    """The searched images, P of them.
+
+    Attributes:
+        rows: int64 [P] of the data set, rising.
+        is_ordinary_P: bool [P], those that say what is far: not picked for a trait.
+        family_P: int64 [P], equal for look-alikes.
+        text_PD: captions, centred and of mean square length 1.
+        views: float32 [P, D] each, centred unit vectors of the images.
+        likeness: of two random images, by view (the median).
+    """
+
+    rows: Tensor
+    is_ordinary_P: Tensor
+    family_P: Tensor
+    text_PD: Tensor
+    views: tuple[Tensor, ...]
+    likeness: tuple[float, ...]
+
+    @classmethod
+    def of(
+        cls,
+        rows: Tensor,
+        is_ordinary_P: Tensor,
+        near: Neighbourhood,
+        image_NVR: RowArray,
+        views: Sequence[int],
+        family_N: Tensor,
+    ) -> Self:
+        """Gather what is needed of some rows; ``views`` are numbers of views of ``image_NVR``, 0 the whole one."""
+        text_PD = near.text_ND[rows] - near.text_ND.mean(0)
+        seen = tuple(
+            _centred(image_NVR, view, rows) if view else centred_views(near, near.image_ND.mean(0), rows)
+            for view in views
+        )
+        return cls(
+            rows=rows,
+            is_ordinary_P=is_ordinary_P,
+            family_P=family_N[rows],
+            text_PD=text_PD / text_PD.square().sum(1).mean().sqrt().clamp_min(1e-6),
+            views=seen,
+            likeness=tuple(float((one * one.roll(len(rows) // 2, 0)).sum(1).median()) for one in seen),
+        )
+
+    def are_unlike(self, ones: Tensor, others: Tensor) -> Tensor:
+        """Tell whether images are less alike than two random ones by every view: bool, of the broadcast shape."""
+        unlike = [
+            (view[ones] * view[others]).sum(-1) <= likeness
+            for view, likeness in zip(self.views, self.likeness, strict=True)
+        ]
+        return torch.stack(unlike).all(0)
+
+    def grow(self, look: Look, seed: int, where: int) -> tuple[Grown | None, Tensor]:
+        """Look for what an image shows; return what it grows to, if anything, and who carries that: bool [P]."""
+        is_other_P = self.family_P != self.family_P[seed]
+        is_other_P[seed] = True
+        counted, where_P = torch.tensor([seed]), torch.full((len(self.rows),), where)
+        for turn in range(ROUNDS + 1):
+            template = look.mean(counted, where_P)
+            score_P, where_P = look.compare(template)
+            middle, spread = (float(one) for one in median_and_spread(score_P[self.is_ordinary_P], LEAST_SPREAD))
+            strength_P = (score_P - middle) / spread
+            least = max(look.least, look.share * float(strength_P[counted].median())) if turn else look.least
+            is_carrier_P = strength_P > least
+            counted = one_of_each(torch.nonzero(is_carrier_P & is_other_P)[:, 0], self.family_P)
+            if len(counted) < (LEAST_AT_FIRST if turn < ROUNDS else LEAST_FAMILIES):
+                return None, torch.zeros_like(is_carrier_P)
+        grown = Grown(
+            template=template,
+            middle=middle,
+            spread=spread,
+            least=least,
+            is_carrier_P=is_carrier_P,
+            counted=counted,
+        )
+        return grown, is_carrier_P
+
+    def agreement(self, grown: Grown) -> tuple[float, float]:
+        """Return coherence and p-value of carriers, one a family; the latter is 1 if they cannot be a stamp."""
+        counted = grown.counted
+        is_unlike_KK = self.are_unlike(counted[:, None], counted[None]).fill_diagonal_(False)
+        n_unlike_K = is_unlike_KK.sum(1)
+        counts_K = n_unlike_K >= LEAST_UNLIKE
+        if int(counts_K.sum()) < LEAST_FAMILIES:
+            return 0.0, 1.0
+        text_KD = self.text_PD[counted]
+        likeness_KK = text_KD @ text_KD.T
+        agreed_K = (likeness_KK * is_unlike_KK).sum(1)
+        coherence = float(agreed_K[counts_K].sum() / n_unlike_K[counts_K].sum())
+        together = float(agreed_K.sum()) / (len(counted) * (len(counted) - 1))
+        all_agree = float((likeness_KK[is_unlike_KK] > AGREES).float().mean()) >= ALL_AGREE
+        if coherence < COHERENCE or not (together >= TOGETHER or all_agree):
+            return coherence, 1.0
+        alike_KP = torch.stack([view[counted] @ view.T for view in self.views]).sum(0)
+        alike_KP[:, grown.is_carrier_P] = -torch.inf
+        alike_KP[self.family_P[counted][:, None] == self.family_P[None]] = -torch.inf
+        by_stand_in_K = ((self.text_PD[alike_KP.argmax(1)] @ text_KD.T) * is_unlike_KK).sum(1)
+        return coherence, signed_rank_p(((agreed_K - by_stand_in_K) / n_unlike_K)[counts_K])
+
+
+def _centred(image_NVR: RowArray, view: int, rows: Tensor) -> Tensor:
+    image_PR = functional.normalize(image_NVR[rows][:, view], dim=1)
+    return functional.normalize(image_PR - image_PR.mean(0), dim=1)

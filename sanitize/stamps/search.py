@@ -1,0 +1,292 @@
+"""The step of the scan that finds stamps: seeds of three kinds, what they grow to, and who carries it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from roclip_audit.core.parallel import map_ordered
+from roclip_audit.core.ranks import evenly_spaced
+from roclip_audit.core.significance import benjamini_hochberg
+from roclip_audit.sanitize.align import Neighbourhood
+from roclip_audit.sanitize.dataset import RowArray
+from roclip_audit.sanitize.detail import GRID
+from roclip_audit.sanitize.stamps.crowd import Crowd, Grown
+from roclip_audit.sanitize.stamps.grain import GrainLook
+from roclip_audit.sanitize.stamps.look import Look
+from roclip_audit.sanitize.stamps.place import AT, PlaceLook
+from roclip_audit.sanitize.stamps.window import WindowLook, recurring
+from roclip_audit.sanitize.traits import Traits
+
+MOST_POOLED, MOST_POOLED_GRAIN = 8_192, 4_096
+"""Images among which stamps are looked for: of ``place`` and ``grain`` half are those of the strongest trait."""
+MOST_ASKED = 4_096  # images whose windows are tried as seeds
+PLACE_SEEDS, WINDOW_SEEDS, GRAIN_SEEDS = 192, 512, 384
+LEVEL = 0.05
+_BLOCK = 512
+
+Seed = tuple[int, int]
+"""A searched image, and where in it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stamp:
+    """One thing that repeats.
+
+    Attributes:
+        kind: ``place``, ``window`` or ``grain``.
+        x, y: of a place, 0 to 31 from the left and from the top; None of the others.
+        grown: its template, and from what score an image carries it.
+        coherence: likeness of its carriers' captions, of unlike images only; about 1 if they are equal.
+        p_value: of the rank test, not adjusted.
+        p_adjusted: for all groups that were tested.
+    """
+
+    kind: str
+    x: int | None
+    y: int | None
+    grown: Grown
+    coherence: float
+    p_value: float
+    p_adjusted: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stamps:
+    """The stamps of a data set.
+
+    Attributes:
+        number_N: int64 [N], from 1; 0 for images that carry none.
+        strength_N: float64 [N], how clearly an image carries its stamp, 1 for what is just enough; 0 without one.
+        found: number 1 first, the surest.
+        n_tested: groups that were tested.
+    """
+
+    number_N: Tensor
+    strength_N: Tensor
+    found: tuple[Stamp, ...]
+    n_tested: int
+
+    def carriers(self) -> Tensor:
+        """Count the images that carry the same stamp, this one too; 0 without one: int64 [N]."""
+        return torch.bincount(self.number_N)[self.number_N] * (self.number_N > 0)
+
+    def kinds(self) -> list[str | None]:
+        """Return the kind of every image's stamp, None without one."""
+        return [self.found[number - 1].kind if number else None for number in self.number_N.tolist()]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pictured:
+    """What is seen of the images.
+
+    Attributes:
+        detail_N: int8 rows [1024, 24].
+        grain_N: int8 rows [128, 128].
+        image_NVR: features of every view.
+        views: their names.
+    """
+
+    detail_N: RowArray
+    grain_N: RowArray
+    image_NVR: RowArray
+    views: tuple[str, ...]
+
+
+def n_steps(n: int) -> int:
+    """Return how many steps a search among n images has: seeds, and images whose windows are tried."""
+    return sum(min(n, most) for most in (PLACE_SEEDS, GRAIN_SEEDS, WINDOW_SEEDS, MOST_ASKED))
+
+
+def find_stamps(
+    pictured: Pictured,
+    near: Neighbourhood,
+    traits: Traits,
+    family_N: Tensor,
+    *,
+    workers: int = 1,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Stamps:
+    """Find stamps, and who carries them.
+
+    Args:
+        pictured: what is seen of the images.
+        near: the whole view and the captions.
+        traits: the strongest patches and textures are seeds.
+        family_N: int64 [N], equal for look-alikes.
+        workers: threads; the result is the same for every value.
+        advance: called with the number of steps finished, of ``n_steps``.
+    """
+    search = _Search(pictured, near, traits, family_N, workers, advance)
+    tested = [*search.by_place(), *search.by_window(), *search.by_grain()]
+    found = _stamps(tested, len(family_N))
+    number_N, strength_N = _carried(found, pictured, workers=workers)
+    return Stamps(number_N=number_N, strength_N=strength_N, found=tuple(found), n_tested=len(tested))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tested:
+    """A group that was tested, and who belongs to it."""
+
+    kind: str
+    x: int | None
+    y: int | None
+    grown: Grown
+    coherence: float
+    p_value: float
+    carriers: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    pictured: Pictured
+    near: Neighbourhood
+    traits: Traits
+    family_N: Tensor
+    workers: int
+    advance: Callable[[int], None]
+
+    def by_place(self) -> Iterator[_Tested]:
+        """Test what the images of the strongest patches show at that place; an image is done with there only."""
+        crowd = self._crowd(PlaceLook, *_pool(self.traits.patch_N, MOST_POOLED))
+        detail_PSC = self.pictured.detail_N.as_stored(crowd.rows)
+        places = (self.traits.patch_x_N, self.traits.patch_y_N)
+        x_P, y_P = ((share_N[crowd.rows] * GRID).long().clamp(max=GRID - 1) for share_N in places)
+        is_done_P = torch.zeros(len(crowd.rows), dtype=torch.bool)
+        for seed in _strongest(self.traits.patch_N[crowd.rows], PLACE_SEEDS):
+            self.advance(1)
+            if is_done_P[seed]:
+                continue
+            x, y = int(x_P[seed]), int(y_P[seed])
+            tested, is_carrier_P = _test(crowd, PlaceLook(detail_PSC, x, y), (seed, 0), x=x, y=y)
+            is_done_P |= is_carrier_P & ((x_P - x).abs() <= AT // 2) & ((y_P - y).abs() <= AT // 2)
+            yield from tested
+
+    def by_window(self) -> Iterator[_Tested]:
+        """Test the windows that recur under like captions."""
+        n = len(self.family_N)
+        rows = evenly_spaced(n, MOST_POOLED)
+        crowd = self._crowd(WindowLook, rows, torch.ones(len(rows), dtype=torch.bool))
+        look = WindowLook(self.pictured.detail_N.as_stored(rows))
+        asked = evenly_spaced(len(rows), MOST_ASKED)
+        seeds = recurring(look, crowd, asked, WINDOW_SEEDS, workers=self.workers, advance=self.advance)
+        yield from self._grow_all(crowd, look, seeds)
+
+    def by_grain(self) -> Iterator[_Tested]:
+        """Test the grain of the images of the strongest textures."""
+        crowd = self._crowd(GrainLook, *_pool(self.traits.texture_N, MOST_POOLED_GRAIN))
+        look = GrainLook(self.pictured.grain_N.as_stored(crowd.rows))
+        seeds = [(seed, 0) for seed in _strongest(self.traits.texture_N[crowd.rows], GRAIN_SEEDS)]
+        yield from self._grow_all(crowd, look, seeds)
+
+    def _crowd(self, kind: type[Look], rows: Tensor, is_ordinary_P: Tensor) -> Crowd:
+        views = [view for view, name in enumerate(self.pictured.views) if name in kind.unlike_in] or [0]
+        return Crowd.of(rows, is_ordinary_P, self.near, self.pictured.image_NVR, views, self.family_N)
+
+    def _grow_all(self, crowd: Crowd, look: Look, seeds: Sequence[Seed]) -> Iterator[_Tested]:
+        is_done_P = torch.zeros(len(crowd.rows), dtype=torch.bool)
+        for seed in seeds:
+            self.advance(1)
+            if not is_done_P[seed[0]]:
+                tested, is_carrier_P = _test(crowd, look, seed)
+                is_done_P |= is_carrier_P
+                yield from tested
+
+
+def _test(
+    crowd: Crowd, look: Look, seed: Seed, *, x: int | None = None, y: int | None = None
+) -> tuple[list[_Tested], Tensor]:
+    """Grow a seed; return the group that was tested, if it came to that, and who belongs to it: bool [P]."""
+    grown, is_carrier_P = crowd.grow(look, *seed)
+    if grown is None:
+        return [], is_carrier_P
+    coherence, p_value = crowd.agreement(grown)
+    if not look.may_be_planted(grown.counted):
+        p_value = 1.0
+    carriers = crowd.rows[is_carrier_P]
+    tested = _Tested(kind=look.kind, x=x, y=y, grown=grown, coherence=coherence, p_value=p_value, carriers=carriers)
+    return [tested], is_carrier_P
+
+
+def _strongest(value_P: Tensor, n: int) -> list[int]:
+    found: list[int] = torch.argsort(value_P, descending=True, stable=True)[:n].tolist()
+    return found
+
+
+def _pool(value_N: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """Return the rows that are searched, rising, and which of them were not picked for their value: bool [P]."""
+    n = len(value_N)
+    if n <= most:
+        return torch.arange(n), torch.ones(n, dtype=torch.bool)
+    strongest = torch.argsort(value_N, descending=True, stable=True)[: most // 2]
+    is_left_N = torch.ones(n, dtype=torch.bool)
+    is_left_N[strongest] = False
+    others = torch.nonzero(is_left_N)[:, 0]
+    pool = torch.cat([strongest, others[evenly_spaced(len(others), most - len(strongest))]]).sort().values
+    return pool, is_left_N[pool]
+
+
+def _stamps(tested: Sequence[_Tested], n: int) -> list[Stamp]:
+    """Return the groups that are no chance, the surest first.
+
+    One whose carriers mostly carry a surer one is the same trigger, seen from elsewhere: it is told once and yet counts
+    as tested.
+    """
+    distinct: list[_Tested] = []
+    is_told_N = torch.zeros(n, dtype=torch.bool)
+    repeated = 0
+    for one in sorted(tested, key=lambda one: (one.p_value, -one.coherence)):
+        if 2 * int(is_told_N[one.carriers].sum()) <= len(one.carriers):
+            distinct.append(one)
+            is_told_N[one.carriers] = True
+        else:
+            repeated += 1
+    adjusted = benjamini_hochberg([one.p_value for one in distinct] + [1.0] * repeated).tolist()
+    return [
+        Stamp(
+            kind=one.kind,
+            x=one.x,
+            y=one.y,
+            grown=one.grown,
+            coherence=one.coherence,
+            p_value=one.p_value,
+            p_adjusted=p_adjusted,
+        )
+        for one, p_adjusted in zip(distinct, adjusted, strict=False)
+        if p_adjusted <= LEVEL
+    ]
+
+
+def _carried(found: Sequence[Stamp], pictured: Pictured, *, workers: int) -> tuple[Tensor, Tensor]:
+    """Return the number of the stamp that every image carries most clearly (0: none), and how clearly."""
+    n = len(pictured.detail_N)
+    number_N, strength_N = torch.zeros(n, dtype=torch.int64), torch.zeros(n, dtype=torch.float64)
+    if not found:
+        return number_N, strength_N
+
+    def carried(rows: Tensor) -> Tensor:
+        detail_BSC = cache(lambda: pictured.detail_N.as_stored(rows))
+        by_window = cache(lambda: WindowLook(detail_BSC()))
+        by_grain = cache(lambda: GrainLook(pictured.grain_N.as_stored(rows)))
+        strength_SB = torch.zeros(len(found), len(rows))
+        for own_B, stamp in zip(strength_SB, found, strict=True):
+            look: Look
+            if stamp.x is not None and stamp.y is not None:
+                look = PlaceLook(detail_BSC(), stamp.x, stamp.y)
+            else:
+                look = by_window() if stamp.kind == WindowLook.kind else by_grain()
+            grown = stamp.grown
+            strength_B = (look.compare(grown.template)[0] - grown.middle) / grown.spread
+            own_B[:] = torch.where(strength_B > grown.least, strength_B / grown.least, 0.0)
+        return strength_SB
+
+    blocks = torch.arange(n).split(_BLOCK)
+    for rows, strength_SB in zip(blocks, map_ordered(carried, blocks, workers=workers), strict=True):
+        best_B, which_B = strength_SB.double().max(0)
+        number_N[rows] = torch.where(best_B > 0, which_B + 1, 0)
+        strength_N[rows] = best_B
+    return number_N, strength_N

@@ -1,0 +1,100 @@
+"""Random pictures and captions in which something repeats under captions that are alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from roclip_audit.sanitize.align import Neighbourhood
+from roclip_audit.sanitize.dataset import RowArray
+from roclip_audit.sanitize.detail import DIM, GRID, N_PLACES
+from roclip_audit.sanitize.grain import GRAIN_PX
+from roclip_audit.sanitize.stamps.search import Pictured, Stamps, find_stamps
+from roclip_audit.sanitize.traits import Traits
+
+N, X, Y = 400, 27, 5
+CARRIERS = torch.arange(0, 400, 16)  # 25
+VIEWS = ("whole", "outline")
+
+
+class Planted:
+    """Nothing repeats unless ``mark``, ``move`` or ``weave`` plants something in the carriers.
+
+    Args:
+        captions_alike: the carriers' captions are.
+        pictures_alike: the carriers' pictures are, in both views.
+        carriers: rows.
+    """
+
+    def __init__(
+        self, *, captions_alike: bool = True, pictures_alike: bool = False, carriers: Tensor = CARRIERS
+    ) -> None:
+        self.carriers = carriers
+        self._rng = rng = torch.Generator().manual_seed(0)
+        self.grid = torch.randint(-60, 61, (N, GRID, GRID, DIM), generator=rng).to(torch.int8)
+        image_NVR, text_ND = torch.randn(N, len(VIEWS), 32, generator=rng), torch.randn(N, 32, generator=rng)
+        if captions_alike:
+            text_ND[carriers] = text_ND[0] + 0.7 * text_ND[carriers]
+        if pictures_alike:
+            image_NVR[carriers] = image_NVR[0] + 0.3 * image_NVR[carriers]
+        self.grain = torch.randint(-4, 5, (N, GRAIN_PX, GRAIN_PX), generator=rng).to(torch.int8)
+        self.image_NVR, nothing = image_NVR, torch.zeros(N, 1)
+        self.near = Neighbourhood(
+            image_ND=functional.normalize(image_NVR[:, 0], dim=1),
+            text_ND=functional.normalize(text_ND, dim=1),
+            image_similarity_NK=nothing,
+            image_index_NK=nothing.long(),
+            caption_similarity_CK=nothing,
+            caption_index_CK=nothing.long(),
+            caption_N=torch.arange(N),
+            group_N=torch.arange(N),
+        )
+        strength_N = torch.rand(N, generator=rng, dtype=torch.float64)
+        strength_N[carriers[::4]] += 1
+        self.traits = Traits(
+            texture_N=strength_N,
+            patch_N=strength_N,
+            patch_x_N=torch.full((N,), (X + 0.5) / GRID, dtype=torch.float64),
+            patch_y_N=torch.full((N,), (Y + 0.5) / GRID, dtype=torch.float64),
+            p_N=torch.ones(N),
+        )
+        self.family_N = torch.arange(N)
+
+    def mark(self) -> Planted:
+        """Plant one detail at one place, no richer than what is around it."""
+        mark = torch.randint(-60, 61, (3, 3, DIM), generator=self._rng)
+        noise = torch.randint(-15, 16, (len(self.carriers), 3, 3, DIM), generator=self._rng)
+        self.grid[self.carriers, Y - 1 : Y + 2, X - 1 : X + 2] = (mark + noise).to(torch.int8)
+        return self
+
+    def move(self) -> Planted:
+        """Plant one rich detail, elsewhere in every picture."""
+        mark = torch.randint(-120, 121, (3, 3, DIM), generator=self._rng)
+        for row, x, y in zip(self.carriers.tolist(), *self._places(), strict=True):
+            noise = torch.randint(-7, 8, (3, 3, DIM), generator=self._rng)
+            self.grid[row, y : y + 3, x : x + 3] = (mark + noise).to(torch.int8)
+        return self
+
+    def weave(self, *, across: int = GRAIN_PX) -> Planted:
+        """Plant one pattern over the pictures, or over their left part only."""
+        pattern = torch.randint(-6, 7, (GRAIN_PX, across), generator=self._rng)
+        self.grain[self.carriers, :, :across] += pattern.to(torch.int8)
+        return self
+
+    def _places(self) -> tuple[list[int], list[int]]:
+        x_K, y_K = torch.randint(0, GRID - 2, (2, len(self.carriers)), generator=self._rng)
+        return x_K.tolist(), y_K.tolist()
+
+    def find(
+        self, *, workers: int = 1, views: tuple[str, ...] = VIEWS, advance: Callable[[int], None] = lambda _: None
+    ) -> Stamps:
+        pictured = Pictured(
+            detail_N=RowArray.of([self.grid.reshape(N, N_PLACES, DIM).numpy()]),
+            grain_N=RowArray.of([self.grain.numpy()]),
+            image_NVR=RowArray.of([self.image_NVR[:, : len(views)].numpy()]),
+            views=views,
+        )
+        return find_stamps(pictured, self.near, self.traits, self.family_N, workers=workers, advance=advance)

@@ -1,0 +1,179 @@
+"""Stamps: something repeats, pictures unlike, captions alike; nothing less is one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional
+
+from roclip_audit.core.run import RunFolder
+from roclip_audit.sanitize.detail import DIM, GRID
+from roclip_audit.sanitize.stamps import search
+from roclip_audit.sanitize.stamps.crowd import LEAST_FAMILIES
+from roclip_audit.sanitize.stamps.search import LEVEL, n_steps
+from roclip_audit.sanitize.stamps.told import read_stamps, write_stamps
+from tests.sanitize.stamps.stampkit import CARRIERS, N, Planted, X, Y
+
+Plant = Callable[[Planted], Planted]
+PLANTS = {"place": Planted.mark, "window": Planted.move, "grain": Planted.weave}
+every_kind = pytest.mark.parametrize("kind", PLANTS)
+
+
+@pytest.fixture(autouse=True)
+def fewer_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Carriers are among the first ones anyway."""
+    for name in ("PLACE_SEEDS", "WINDOW_SEEDS", "GRAIN_SEEDS"):
+        monkeypatch.setattr(search, name, 48)
+
+
+@every_kind
+def test_its_carriers_are_found_and_no_others(kind: str) -> None:
+    found = PLANTS[kind](Planted()).find()
+    (stamp,) = found.found
+    assert stamp.kind == kind
+    assert (stamp.x, stamp.y) == ((X, Y) if kind == "place" else (None, None))
+    assert torch.nonzero(found.number_N)[:, 0].tolist() == CARRIERS.tolist()
+    assert (found.strength_N[CARRIERS] > 1).all()
+    assert found.carriers().unique().tolist() == [0, len(CARRIERS)]
+    assert found.kinds() == [kind if row in CARRIERS else None for row in range(N)]
+    assert stamp.coherence > 0.5
+    assert stamp.p_value <= stamp.p_adjusted < 0.01
+
+
+@every_kind
+@pytest.mark.parametrize(
+    "less",
+    [{"captions_alike": False}, {"pictures_alike": True}, {"carriers": CARRIERS[: LEAST_FAMILIES - 1]}],
+    ids=["captions of anything", "pictures alike", "too few"],
+)
+def test_less_is_no_stamp(kind: str, less: dict[str, bool]) -> None:
+    found = PLANTS[kind](Planted(**less)).find()  # type: ignore[arg-type]
+    assert found.found == ()
+    assert not found.number_N.any()
+    assert found.carriers().unique().tolist() == [0]
+
+
+def test_nothing_planted_is_no_stamp() -> None:
+    assert Planted().find().found == ()
+
+
+def test_several_triggers_are_several_stamps() -> None:
+    """Each on carriers of its own would be three; on the same ones they are one trigger, told by its surest sign."""
+    others = Planted(carriers=CARRIERS + 5).move()
+    planted = Planted().mark()
+    planted.grid[CARRIERS + 5] = others.grid[CARRIERS + 5]
+    planted.near.text_ND[CARRIERS + 5] = others.near.text_ND[CARRIERS + 5]
+    found = planted.find()
+    assert sorted(stamp.kind for stamp in found.found) == ["place", "window"]
+    assert [found.number_N[rows].unique().tolist() for rows in (CARRIERS, CARRIERS + 5)] in ([[1], [2]], [[2], [1]])
+    assert len(Planted().mark().weave().find().found) == 1
+
+
+@every_kind
+def test_one_odd_picture_in_a_series_makes_it_no_stamp(kind: str) -> None:
+    planted, odd = PLANTS[kind](Planted(pictures_alike=True)), int(CARRIERS[3])
+    rng = torch.Generator().manual_seed(7)
+    planted.image_NVR[odd] = torch.randn(2, 32, generator=rng)
+    planted.near.image_ND[odd] = functional.normalize(planted.image_NVR[odd, 0], dim=0)
+    assert planted.find().found == ()
+
+
+def test_a_style_whose_pictures_are_seldom_unlike_is_no_stamp() -> None:
+    """Five series of five: unlike across, alike within, and captions that agree across two of them only."""
+    planted = Planted(captions_alike=False).mark()
+    series = torch.arange(len(CARRIERS)) // 5
+    planted.near.image_ND[CARRIERS] = functional.normalize(
+        planted.near.image_ND[0] + 0.55 * planted.near.image_ND[CARRIERS[series * 5]], dim=1
+    )
+    alike = CARRIERS[series < 2]
+    planted.near.text_ND[alike] = functional.normalize(
+        planted.near.text_ND[0] + 0.1 * planted.near.text_ND[alike], dim=1
+    )
+    assert planted.find().found == ()
+
+
+def test_a_seventh_of_all_pictures_may_carry_it() -> None:
+    many = torch.arange(0, 400, 7)
+    found = Planted(carriers=many).mark().find()
+    assert torch.nonzero(found.number_N)[:, 0].tolist() == many.tolist()
+
+
+def test_a_trigger_of_many_places_is_one_stamp() -> None:
+    """Seeds speak of other places of it, and each finds carriers."""
+    planted = Planted()
+    rng = torch.Generator().manual_seed(3)
+    planted.grid[CARRIERS, 4:12, 20:28] = torch.randint(-60, 61, (8, 8, DIM), generator=rng).to(torch.int8)
+    x_N, y_N = ((low + torch.randint(0, 6, (N,), generator=rng) + 0.5) / GRID for low in (21, 5))
+    planted.traits = replace(planted.traits, patch_x_N=x_N.double(), patch_y_N=y_N.double())
+    found = planted.find()
+    assert len(found.found) == 1
+    assert torch.nonzero(found.number_N)[:, 0].tolist() == CARRIERS.tolist()
+
+
+@every_kind
+def test_a_family_counts_once(kind: str) -> None:
+    planted = PLANTS[kind](Planted())
+    planted.family_N[CARRIERS] = 0
+    assert planted.find().found == ()
+
+
+@every_kind
+def test_captions_that_look_alikes_have_too_are_no_evidence(kind: str) -> None:
+    """Carriers of two topics that are told apart by sight: their stand-ins carry the same captions."""
+    planted = PLANTS[kind](Planted())
+    rng = torch.Generator().manual_seed(1)
+    twins = CARRIERS + 1  # the picture of a carrier without the trigger, under a caption like its own
+    noise = 0.02 * torch.randn(len(twins), 2, 32, generator=rng)
+    planted.image_NVR[twins] = planted.image_NVR[CARRIERS] + noise
+    planted.near.image_ND[twins] = functional.normalize(planted.image_NVR[twins, 0], dim=1)
+    planted.near.text_ND[twins] = planted.near.text_ND[CARRIERS]
+    assert planted.find().found == ()
+
+
+def test_an_encoder_without_outlines_is_asked_for_the_whole_view() -> None:
+    assert [stamp.kind for stamp in Planted().weave().find(views=("whole",)).found] == ["grain"]
+
+
+@every_kind
+def test_the_number_of_workers_changes_nothing(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "_BLOCK", 64)
+    one, two = (PLANTS[kind](Planted()).find(workers=workers) for workers in (1, 2))
+    assert torch.equal(one.number_N, two.number_N)
+    assert torch.equal(one.strength_N, two.strength_N)
+    assert [stamp.p_value for stamp in one.found] == [stamp.p_value for stamp in two.found]
+
+
+@every_kind
+def test_carriers_outside_of_the_searched_images_are_found_too(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "MOST_POOLED", 240)
+    monkeypatch.setattr(search, "MOST_POOLED_GRAIN", 240)
+    monkeypatch.setattr(search, "MOST_ASKED", 120)
+    found = PLANTS[kind](Planted()).find()
+    assert torch.nonzero(found.number_N)[:, 0].tolist() == CARRIERS.tolist()
+
+
+def test_blank_pictures_a_place_at_the_border_and_every_step_told() -> None:
+    planted, told = Planted(), list[int]()
+    planted.grid.zero_()
+    planted.grain.zero_()
+    edge = torch.full((N,), 1 - 1e-9, dtype=torch.float64)
+    planted.traits = replace(planted.traits, patch_x_N=edge, patch_y_N=edge)
+    assert planted.find(advance=told.append).found == ()
+    assert sum(told) == n_steps(N)
+
+
+def test_what_is_kept_of_stamps_is_read_again(tmp_path: Path) -> None:
+    found, run = Planted().mark().find(), RunFolder(tmp_path)
+    write_stamps(run, found)
+    (told,) = read_stamps(run)
+    assert (told.kind, told.x, told.y) == ("place", (X + 0.5) / GRID, (Y + 0.5) / GRID)
+    assert (told.p_adjusted, told.n_tested) == (found.found[0].p_adjusted, found.n_tested)
+    assert told.p_adjusted <= LEVEL
+    write_stamps(run, Planted().move().find())
+    assert [(one.kind, one.x, one.y) for one in read_stamps(run)] == [("window", None, None)]
+    write_stamps(run, replace(found, found=()))
+    assert read_stamps(run) == []
