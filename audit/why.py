@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from roclip_audit.core.schema import LEAST_VERSIONS, TRAIT_P
-from roclip_audit.core.words import most, percent, place
+from roclip_audit.core.words import STAMP_SHOWS, most, percent, place
 
 FROM: Final = 0.5
 RIGHT_AS_A_WHOLE: Final = 0.02
@@ -60,13 +60,6 @@ class Measured:
     campaigns: tuple[str, ...] = ()
 
 
-_STAMPS = {
-    "place": "the same detail at the same place",
-    "window": "the same detail at one place or another",
-    "grain": "the same grain all over",
-}
-
-
 @dataclass(frozen=True, slots=True)
 class _Sentence:
     weight: float
@@ -90,7 +83,7 @@ def _sentences(pair: Measured) -> Iterator[_Sentence]:
     for label in pair.campaigns[:1]:
         yield _Sentence(1.0, "trait", f"it belongs to the campaign “{label}”")
     if pair.n_stamp > 1:
-        what = _STAMPS.get(pair.stamp_kind or "", "the same detail")
+        what = STAMP_SHOWS.get(pair.stamp_kind or "", "the same")
         text = f"one of {pair.n_stamp:,} pictures that show {what} under similar captions"
         yield _Sentence(1.0, "trait", text)
     if pair.trait_p <= TRAIT_P:

@@ -155,8 +155,8 @@ EVIDENCE: tuple[Column, ...] = (
     Column(
         "stamp_kind",
         "VARCHAR",
-        "What repeats: place (a detail at one place), window (a detail wherever it lies) or grain (the fine structure "
-        "of the whole picture); null without one",
+        "What repeats: place (a detail at one place), window (a detail wherever it lies), grain (the fine structure of "
+        "the whole picture) or tone (its colours and contrasts); null without one",
     ),
     Column("n_stamp", "UINTEGER", "Pairs whose image shows it, this one too; 0 without one"),
     Column(

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from roclip_audit.core.progress import counted
+
+STAMP_SHOWS: Final = {
+    "place": "the same detail at one place",
+    "window": "the same detail, wherever it lies,",
+    "grain": "the same grain all over",
+    "tone": "the same colours and contrasts",
+}
+"""What pictures of a stamp show, by its kind."""
 
 
 def percent(share: float) -> str:

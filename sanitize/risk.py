@@ -18,8 +18,8 @@ target itself, one picture under many captions or in forty variations. So what i
 that shares more of a patch than all but a share x of the pairs ranks at least with the 16 x oddest ones (``AS_RARE``),
 and likewise for texture (both where ``trait_p`` is at most ``TRAIT_P``), for captions of the same picture that say
 something else and for versions of one picture (``sanitize.copies``). What carries a stamp (``sanitize.stamps``) ranks
-beside as many oddest pairings, the clearest first. Rank for rank, so that where a data set is full of copies and
-families, they move little.
+beside a quarter as many oddest pairings, the clearest first. Rank for rank, so that where a data set is full of copies
+and families, they move little.
 
 Versions count from ``LEAST_VERSIONS`` on, and up to ``copies.MOST_OF_DATA``: a picture that fills more of the data is
 what the data is about, and any attack of the literature takes less. Below 160 pairs they do not count.
@@ -47,7 +47,7 @@ from roclip_audit.sanitize.traits import Traits
 
 ORDINARY_P = 0.01
 LEARNED = math.e
-AS_RARE = {"stamp": 1.0, "patch": 16.0, "texture": 16.0, "conflicts": 2.0, "versions": 6.0}
+AS_RARE = {"stamp": 0.25, "patch": 16.0, "texture": 16.0, "conflicts": 2.0, "versions": 6.0}
 """How many times rarer than an odd pairing each has to be to rank as high."""
 LEAST_SUSPICION = 1e-4  # below it pairings fit equally well
 REASONS = ("pairing", "trait", "duplicates")
@@ -76,7 +76,7 @@ def combine(
         trained_cosine_N: [N], cosine of image and caption under heads that were trained on the pair; None if there are
             no such heads.
         traits: shared fine structure of every image.
-        stamps: details that repeat at one place.
+        stamps: what repeats under captions that are alike.
         copies: how often every picture occurs.
     """
     odds_N = torch.logit(torch.from_numpy(calibrated.suspicion_N).clamp(LEAST_SUSPICION, 1 - 1e-9))

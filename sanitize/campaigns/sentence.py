@@ -7,17 +7,13 @@ import unicodedata
 from typing import Final
 
 from roclip_audit.core.terminal import printable
+from roclip_audit.core.words import STAMP_SHOWS
 from roclip_audit.sanitize.campaigns.choice import Found
 from roclip_audit.sanitize.campaigns.scored import Scored
 from roclip_audit.sanitize.campaigns.trigger import Trigger
 
 MAX_QUOTED: Final = 40
 _SHARED: Final = {"domain": "come from the domain", "shard": "lie in the shard"}
-_STAMPS: Final = {
-    "place": "the same detail at one place",
-    "window": "the same detail, wherever it lies",
-    "grain": "the same grain all over",
-}
 _QUOTES: Final = re.compile("['‘’‛`]")
 
 
@@ -37,8 +33,8 @@ def tell(found: Found, scored: Scored, trigger: Trigger | None) -> str:
             f"{found.n_suspicious:,} of them do not fit it"
         )
     elif group.kind == "stamp":
-        what = _STAMPS[found.shows or "place"]
-        text = f"{n:,} pairs {_whose(found)}, show {what}, in pictures that are otherwise unlike"
+        what = STAMP_SHOWS.get(found.shows or "", "the same")
+        text = f"{n:,} pairs {_whose(found)}, show {what} in pictures that are otherwise unlike"
     elif group.kind == "trait":
         text = (
             f"{n:,} pairs {_whose(found)} and whose pictures share a trait: {found.n_suspicious:,} of them do not fit"

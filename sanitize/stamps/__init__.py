@@ -3,11 +3,12 @@
 That is what a backdoor is, whether its captions were changed or not: pictures of anything (or of the target itself),
 one trigger, one target. Traits compare an image with the images of its own caption's vicinity and see the first pairs
 of an attack; honest families of logos and frames stand beside them. From such *seeds* the search goes the other way,
-from the picture to the captions. It looks in three ways (``look.Look``):
+from the picture to the captions. It looks in four ways (``look.Look``):
 
 - ``place``: the detail at one place of the picture, from the images of the strongest ``patch``;
 - ``window``: the detail of one salient window, wherever it lies, from the windows that recur under like captions;
-- ``grain``: the fine structure of the whole picture, from the images of the strongest ``texture``.
+- ``grain``: the fine structure of the whole picture, from the images of the strongest ``texture``;
+- ``tone``: the colours and contrasts of the whole picture, from the tones that recur under like captions.
 
 Each way goes on alike (``crowd``):
 
@@ -23,7 +24,7 @@ Each way goes on alike (``crowd``):
 
 ``search.find_stamps`` is the step of the scan, ``told`` what it leaves in the run folder.
 
-Blind spots: what bends or is tinted, fewer than some ten carriers, more than a seventh of the data (the spread), a
+Blind spots: what bends the picture, fewer than some ten carriers, more than a seventh of the data (the spread), a
 target whose pictures are all alike. A watermark on the pictures of one shop is a stamp.
 
 Source: own construction; numbers in docs/experiments.md.

@@ -31,6 +31,19 @@ ALL_AGREE, AGREES = 0.8, 0.3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Seed:
+    """Where a search begins: searched images, the one it is about first, and where in them (int64 each)."""
+
+    rows: Tensor
+    where: Tensor
+
+    @classmethod
+    def of(cls, row: int) -> Self:
+        """Begin with one image as a whole."""
+        return cls(rows=torch.tensor([row]), where=torch.zeros(1, dtype=torch.int64))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Grown:
     """What a seed has grown to.
 
@@ -103,17 +116,24 @@ class Crowd:
         ]
         return torch.stack(unlike).all(0)
 
-    def grow(self, look: Look, seed: int, where: int) -> tuple[Grown | None, Tensor]:
-        """Look for what an image shows; return what it grows to, if anything, and who carries that: bool [P]."""
-        is_other_P = self.family_P != self.family_P[seed]
-        is_other_P[seed] = True
-        counted, where_P = torch.tensor([seed]), torch.full((len(self.rows),), where)
+    def agree(self, ones: Tensor, others: Tensor) -> Tensor:
+        """Return the likeness of captions: float32, of the broadcast shape."""
+        return (self.text_PD[ones] * self.text_PD[others]).sum(-1)
+
+    def grow(self, look: Look, seed: Seed) -> tuple[Grown | None, Tensor]:
+        """Look for what images show; return what that grows to, if anything, and who carries it: bool [P]."""
+        first = seed.rows[0]
+        is_other_P = self.family_P != self.family_P[first]
+        is_other_P[first] = True
+        counted, where_P = seed.rows, torch.zeros(len(self.rows), dtype=torch.int64)
+        where_P[seed.rows] = seed.where
         for turn in range(ROUNDS + 1):
             template = look.mean(counted, where_P)
             score_P, where_P = look.compare(template)
             middle, spread = (float(one) for one in median_and_spread(score_P[self.is_ordinary_P], LEAST_SPREAD))
             strength_P = (score_P - middle) / spread
-            least = max(look.least, look.share * float(strength_P[counted].median())) if turn else look.least
+            is_group = turn > 0 or len(counted) > 1
+            least = max(look.least, look.share * float(strength_P[counted].median())) if is_group else look.least
             is_carrier_P = strength_P > least
             counted = one_of_each(torch.nonzero(is_carrier_P & is_other_P)[:, 0], self.family_P)
             if len(counted) < (LEAST_AT_FIRST if turn < ROUNDS else LEAST_FAMILIES):

@@ -11,7 +11,7 @@ class Look(Protocol):
     """Some images, P of them, as one kind of trigger shows in them.
 
     Attributes:
-        kind: ``place``, ``window`` or ``grain``.
+        kind: ``place``, ``window``, ``grain`` or ``tone``.
         unlike_in: views by which carriers have to be unlike: those that the trigger does not make alike.
         least: spreads above the middle of all images from which an image is a carrier.
         share: of the middle carrier's strength that a carrier has at least.

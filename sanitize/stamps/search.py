@@ -1,8 +1,8 @@
-"""The step of the scan that finds stamps: seeds of three kinds, what they grow to, and who carries it."""
+"""The step of the scan that finds stamps: seeds of four kinds, what they grow to, and who carries it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -15,22 +15,21 @@ from roclip_audit.core.significance import benjamini_hochberg
 from roclip_audit.sanitize.align import Neighbourhood
 from roclip_audit.sanitize.dataset import RowArray
 from roclip_audit.sanitize.detail import GRID
-from roclip_audit.sanitize.stamps.crowd import Crowd, Grown
+from roclip_audit.sanitize.stamps.crowd import Crowd, Grown, Seed
 from roclip_audit.sanitize.stamps.grain import GrainLook
 from roclip_audit.sanitize.stamps.look import Look
 from roclip_audit.sanitize.stamps.place import AT, PlaceLook
-from roclip_audit.sanitize.stamps.window import WindowLook, recurring
+from roclip_audit.sanitize.stamps.recurring import recurring
+from roclip_audit.sanitize.stamps.tone import ToneLook
+from roclip_audit.sanitize.stamps.window import WindowLook
 from roclip_audit.sanitize.traits import Traits
 
 MOST_POOLED, MOST_POOLED_GRAIN = 8_192, 4_096
 """Images among which stamps are looked for: of ``place`` and ``grain`` half are those of the strongest trait."""
-MOST_ASKED = 4_096  # images whose windows are tried as seeds
-PLACE_SEEDS, WINDOW_SEEDS, GRAIN_SEEDS = 192, 512, 384
+MOST_ASKED = 4_096  # images whose windows and tones are tried as seeds
+PLACE_SEEDS, WINDOW_SEEDS, GRAIN_SEEDS, TONE_SEEDS = 192, 512, 384, 384
 LEVEL = 0.05
 _BLOCK = 512
-
-Seed = tuple[int, int]
-"""A searched image, and where in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +37,7 @@ class Stamp:
     """One thing that repeats.
 
     Attributes:
-        kind: ``place``, ``window`` or ``grain``.
+        kind: ``place``, ``window``, ``grain`` or ``tone``.
         x, y: of a place, 0 to 31 from the left and from the top; None of the others.
         grown: its template, and from what score an image carries it.
         coherence: likeness of its carriers' captions, of unlike images only; about 1 if they are equal.
@@ -98,8 +97,9 @@ class Pictured:
 
 
 def n_steps(n: int) -> int:
-    """Return how many steps a search among n images has: seeds, and images whose windows are tried."""
-    return sum(min(n, most) for most in (PLACE_SEEDS, GRAIN_SEEDS, WINDOW_SEEDS, MOST_ASKED))
+    """Return how many steps a search among n images has: seeds, and images that are tried as such."""
+    seeds = (PLACE_SEEDS, WINDOW_SEEDS, GRAIN_SEEDS, TONE_SEEDS)
+    return sum(min(n, most) for most in (*seeds, MOST_ASKED, MOST_ASKED))
 
 
 def find_stamps(
@@ -122,7 +122,7 @@ def find_stamps(
         advance: called with the number of steps finished, of ``n_steps``.
     """
     search = _Search(pictured, near, traits, family_N, workers, advance)
-    tested = [*search.by_place(), *search.by_window(), *search.by_grain()]
+    tested = [*search.by_place(), *search.by_window(), *search.by_grain(), *search.by_tone()]
     found = _stamps(tested, len(family_N))
     number_N, strength_N = _carried(found, pictured, workers=workers)
     return Stamps(number_N=number_N, strength_N=strength_N, found=tuple(found), n_tested=len(tested))
@@ -162,25 +162,32 @@ class _Search:
             if is_done_P[seed]:
                 continue
             x, y = int(x_P[seed]), int(y_P[seed])
-            tested, is_carrier_P = _test(crowd, PlaceLook(detail_PSC, x, y), (seed, 0), x=x, y=y)
+            tested, is_carrier_P = _test(crowd, PlaceLook(detail_PSC, x, y), Seed.of(seed), x=x, y=y)
             is_done_P |= is_carrier_P & ((x_P - x).abs() <= AT // 2) & ((y_P - y).abs() <= AT // 2)
             yield from tested
 
     def by_window(self) -> Iterator[_Tested]:
         """Test the windows that recur under like captions."""
-        n = len(self.family_N)
-        rows = evenly_spaced(n, MOST_POOLED)
-        crowd = self._crowd(WindowLook, rows, torch.ones(len(rows), dtype=torch.bool))
-        look = WindowLook(self.pictured.detail_N.as_stored(rows))
-        asked = evenly_spaced(len(rows), MOST_ASKED)
-        seeds = recurring(look, crowd, asked, WINDOW_SEEDS, workers=self.workers, advance=self.advance)
-        yield from self._grow_all(crowd, look, seeds)
+        yield from self._recurring(WindowLook, WINDOW_SEEDS)
+
+    def by_tone(self) -> Iterator[_Tested]:
+        """Test the tones that recur under like captions."""
+        yield from self._recurring(ToneLook, TONE_SEEDS)
 
     def by_grain(self) -> Iterator[_Tested]:
         """Test the grain of the images of the strongest textures."""
         crowd = self._crowd(GrainLook, *_pool(self.traits.texture_N, MOST_POOLED_GRAIN))
         look = GrainLook(self.pictured.grain_N.as_stored(crowd.rows))
-        seeds = [(seed, 0) for seed in _strongest(self.traits.texture_N[crowd.rows], GRAIN_SEEDS)]
+        seeds = [Seed.of(seed) for seed in _strongest(self.traits.texture_N[crowd.rows], GRAIN_SEEDS)]
+        yield from self._grow_all(crowd, look, seeds)
+
+    def _recurring(self, kind: type[WindowLook | ToneLook], n_seeds: int) -> Iterator[_Tested]:
+        rows = evenly_spaced(len(self.family_N), MOST_POOLED)
+        crowd = self._crowd(kind, rows, torch.ones(len(rows), dtype=torch.bool))
+        look = kind(self.pictured.detail_N.as_stored(rows))
+        asked = evenly_spaced(len(rows), MOST_ASKED)
+        seeds = recurring(look, crowd, asked, n_seeds, workers=self.workers, advance=self.advance)
+        self.advance(min(len(asked), n_seeds) - len(seeds))
         yield from self._grow_all(crowd, look, seeds)
 
     def _crowd(self, kind: type[Look], rows: Tensor, is_ordinary_P: Tensor) -> Crowd:
@@ -191,7 +198,7 @@ class _Search:
         is_done_P = torch.zeros(len(crowd.rows), dtype=torch.bool)
         for seed in seeds:
             self.advance(1)
-            if not is_done_P[seed[0]]:
+            if not is_done_P[seed.rows[0]]:
                 tested, is_carrier_P = _test(crowd, look, seed)
                 is_done_P |= is_carrier_P
                 yield from tested
@@ -201,7 +208,7 @@ def _test(
     crowd: Crowd, look: Look, seed: Seed, *, x: int | None = None, y: int | None = None
 ) -> tuple[list[_Tested], Tensor]:
     """Grow a seed; return the group that was tested, if it came to that, and who belongs to it: bool [P]."""
-    grown, is_carrier_P = crowd.grow(look, *seed)
+    grown, is_carrier_P = crowd.grow(look, seed)
     if grown is None:
         return [], is_carrier_P
     coherence, p_value = crowd.agreement(grown)
@@ -270,15 +277,17 @@ def _carried(found: Sequence[Stamp], pictured: Pictured, *, workers: int) -> tup
 
     def carried(rows: Tensor) -> Tensor:
         detail_BSC = cache(lambda: pictured.detail_N.as_stored(rows))
-        by_window = cache(lambda: WindowLook(detail_BSC()))
-        by_grain = cache(lambda: GrainLook(pictured.grain_N.as_stored(rows)))
+        looks: Mapping[str, Callable[[], Look]] = {
+            WindowLook.kind: cache(lambda: WindowLook(detail_BSC())),
+            GrainLook.kind: cache(lambda: GrainLook(pictured.grain_N.as_stored(rows))),
+            ToneLook.kind: cache(lambda: ToneLook(detail_BSC())),
+        }
         strength_SB = torch.zeros(len(found), len(rows))
         for own_B, stamp in zip(strength_SB, found, strict=True):
-            look: Look
             if stamp.x is not None and stamp.y is not None:
-                look = PlaceLook(detail_BSC(), stamp.x, stamp.y)
+                look: Look = PlaceLook(detail_BSC(), stamp.x, stamp.y)
             else:
-                look = by_window() if stamp.kind == WindowLook.kind else by_grain()
+                look = looks[stamp.kind]()
             grown = stamp.grown
             strength_B = (look.compare(grown.template)[0] - grown.middle) / grown.spread
             own_B[:] = torch.where(strength_B > grown.least, strength_B / grown.least, 0.0)

@@ -17,7 +17,7 @@ class Told:
     """What is kept of a stamp.
 
     Attributes:
-        kind: ``place``, ``window`` or ``grain``.
+        kind: ``place``, ``window``, ``grain`` or ``tone``.
         x, y: middle of a place, shares of the image's width and height; None of the others.
         coherence: see ``Stamp``.
         p_value: of the rank test, not adjusted.

@@ -6,22 +6,17 @@ Patches are nearly always among them, and then two images are compared window by
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from roclip_audit.core.parallel import map_ordered
 from roclip_audit.sanitize.detail import DIM, GRID, UNIT
-from roclip_audit.sanitize.stamps.crowd import LEAST_FAMILIES, Crowd
 
 PER_IMAGE, SIDE, APART = 8, 3, 5
 WINDOW = SIDE * SIDE * DIM
 FLOOR = 0.3  # added to a window's length when windows are compared: a faint one stays short
-N_NEAREST = 40  # images that recur with a window, of which a seed should find some
-_BLOCK = 32
 
 
 class WindowLook:
@@ -50,6 +45,17 @@ class WindowLook:
         """Return True: one window that recurs is enough."""
         return True
 
+    def alike(self, rows: Tensor) -> Tensor:
+        """Return how alike every window of some images is to the most alike one of all: float32 [B, K, P]."""
+        alike_RQ = self.unit_PKW[rows].flatten(0, 1) @ self.unit_PKW.flatten(0, 1).T
+        alike_BKP: Tensor = alike_RQ.reshape(len(rows), PER_IMAGE, -1, PER_IMAGE).amax(3)
+        return alike_BKP
+
+    def where(self, rows: Tensor, part: int, others: Tensor) -> Tensor:
+        """Return the window of others that is most alike to one window of an image."""
+        alike_MK: Tensor = self.unit_PKW[others] @ self.unit_PKW[rows[0], part]
+        return alike_MK.argmax(1)
+
 
 def _windows(detail_BSC: Tensor) -> Tensor:
     grid_BCGG = detail_BSC.unflatten(1, (GRID, GRID)).permute(0, 3, 1, 2).float() / UNIT
@@ -60,38 +66,3 @@ def _windows(detail_BSC: Tensor) -> Tensor:
     # The window at a place is the column of that number of the unfolded grid.
     column_BWS = functional.unfold(grid_BCGG, SIDE)
     return column_BWS.gather(2, place_BK[:, None].expand(-1, WINDOW, -1)).transpose(1, 2).contiguous()
-
-
-def recurring(
-    look: WindowLook, crowd: Crowd, asked: Tensor, n: int, *, workers: int, advance: Callable[[int], None]
-) -> list[tuple[int, int]]:
-    """Return up to n images and their windows that recur in unlike images under like captions, the surest first.
-
-    Args:
-        look: the windows of the searched images.
-        crowd: the same images.
-        asked: int64 [A], images whose windows are tried.
-        n: the most that are returned; one window an image.
-        workers: threads; the result is the same for every value.
-        advance: called with the number of images tried.
-    """
-    unit_QW = look.unit_PKW.flatten(0, 1)
-    n_nearest = min(N_NEAREST, len(look.unit_PKW) - 1)
-
-    def coherence(rows: Tensor) -> Tensor:
-        alike_RQ = look.unit_PKW[rows].flatten(0, 1) @ unit_QW.T
-        alike_BKP = alike_RQ.reshape(len(rows), PER_IMAGE, -1, PER_IMAGE).amax(3)
-        is_kin_BP = crowd.family_P[rows][:, None] == crowd.family_P
-        nearest_BKM = alike_BKP.masked_fill_(is_kin_BP[:, None], -torch.inf).topk(n_nearest, dim=2).indices
-        is_unlike_BKM = crowd.are_unlike(rows[:, None, None], nearest_BKM)
-        agreed_BKM = (crowd.text_PD[rows][:, None, None] * crowd.text_PD[nearest_BKM]).sum(3)
-        return (agreed_BKM * is_unlike_BKM).sum(2) / is_unlike_BKM.sum(2).clamp_min(LEAST_FAMILIES)
-
-    found = []
-    blocks = asked.split(_BLOCK)
-    for block, coherence_BK in zip(blocks, map_ordered(coherence, blocks, workers=workers), strict=True):
-        found.append(coherence_BK.max(1))
-        advance(len(block))
-    best_A, window_A = (torch.cat(part) for part in zip(*found, strict=True))
-    order = torch.argsort(best_A, descending=True, stable=True)[:n]
-    return list(zip(asked[order].tolist(), window_A[order].tolist(), strict=True))

@@ -43,7 +43,7 @@ def test_what_chance_would_say_is_no_reason() -> None:
         ({"n_same": 34, "n_versions": 34, "risk_reason": "duplicates"}, "one of 34 slight versions of one picture"),
         (
             {"stamp_kind": "place", "n_stamp": 41},
-            "one of 41 pictures that show the same detail at the same place under similar captions",
+            "one of 41 pictures that show the same detail at one place under similar captions",
         ),
         ({"n_caption_repeats": 12}, "12 pairs carry this very caption"),
         ({"campaigns": ("banana", "x"), "risk_reason": "trait"}, "it belongs to the campaign “banana”"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -32,9 +33,11 @@ def test_what_a_sentence_says() -> None:
         "of other pairs that share one "
     )
     assert tell(found("stamp", "ball, red"), scored, None) == (
-        "8 pairs with captions alike, telling words 'ball, red', show the same detail at one place, in pictures that "
-        "are otherwise unlike (p = 1e-06 that captions are so alike, adjusted for 1,000 groups)."
+        "8 pairs with captions alike, telling words 'ball, red', show the same in pictures that are otherwise "
+        "unlike (p = 1e-06 that captions are so alike, adjusted for 1,000 groups)."
     )
+    stamp = replace(found("stamp", "ball, red"), shows="window")
+    assert "show the same detail, wherever it lies, in pictures that are otherwise unlike" in tell(stamp, scored, None)
     assert "share the uploader 'x'" in tell(found("uploader", "x"), scored, None)
 
 

@@ -21,7 +21,7 @@ VIEWS = ("whole", "outline")
 
 
 class Planted:
-    """Nothing repeats unless ``mark``, ``move`` or ``weave`` plants something in the carriers.
+    """Nothing repeats unless ``mark``, ``move``, ``weave`` or ``tint`` plants something in the carriers.
 
     Args:
         captions_alike: the carriers' captions are.
@@ -82,6 +82,11 @@ class Planted:
         """Plant one pattern over the pictures, or over their left part only."""
         pattern = torch.randint(-6, 7, (GRAIN_PX, across), generator=self._rng)
         self.grain[self.carriers, :, :across] += pattern.to(torch.int8)
+        return self
+
+    def tint(self) -> Planted:
+        """Take half of the contrast of some channels, everywhere."""
+        self.grid[self.carriers, :, :, :8] //= 2
         return self
 
     def _places(self) -> tuple[list[int], list[int]]:

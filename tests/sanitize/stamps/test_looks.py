@@ -1,15 +1,18 @@
-"""The three ways of looking, against plain loops."""
+"""The ways of looking, against plain loops."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
+from roclip_audit.core.words import STAMP_SHOWS
 from roclip_audit.sanitize.detail import DIM, GRID, N_PLACES, UNIT
 from roclip_audit.sanitize.grain import GRAIN_PX, texture
 from roclip_audit.sanitize.stamps.grain import GrainLook
 from roclip_audit.sanitize.stamps.place import PlaceLook
+from roclip_audit.sanitize.stamps.tone import FARTHEST, LEAST_SPREAD, QUANTILES, VARIANCE, ToneLook
 from roclip_audit.sanitize.stamps.window import FLOOR, PER_IMAGE, WindowLook
 
 ROWS, NOWHERE = torch.tensor([1, 4, 5]), torch.zeros(6, dtype=torch.int64)
@@ -73,3 +76,33 @@ def test_a_pattern_has_to_lie_everywhere() -> None:
     texture_PX = texture(all_over.float())
     expected = texture_PX @ functional.normalize(texture_PX[ROWS].mean(0), dim=0)
     assert torch.allclose(score_P, expected, atol=1e-5)
+
+
+def test_a_tone_is_where_the_channels_lie_and_what_varies_counts_less() -> None:
+    detail_PSC = detail()
+    detail_PSC[ROWS, :, 3] //= 4
+    look = ToneLook(detail_PSC)
+    score_P, where_P = look.compare(look.mean(ROWS, NOWHERE))
+    assert where_P.tolist() == [0] * 6
+    quantiles = np.quantile(detail_PSC.double().numpy() / UNIT, QUANTILES, axis=1, method="nearest")
+    quantiles = quantiles.transpose(1, 0, 2).reshape(6, -1)
+    middle, high = np.quantile(quantiles, [0.5, 0.84], axis=0)
+    tone = np.clip((quantiles - middle) / np.maximum(high - middle, LEAST_SPREAD), -FARTHEST, FARTHEST)
+    weight = 1 / (tone[ROWS].var(0) + VARIANCE)
+    apart = (tone - tone[ROWS].mean(0)) ** 2 @ (weight / weight.mean())
+    assert score_P.tolist() == pytest.approx((-np.sqrt(apart)).tolist(), abs=2e-2)
+    assert sorted(score_P.topk(3).indices.tolist()) == ROWS.tolist()
+
+
+def test_windows_and_tones_say_what_is_nearest_and_where() -> None:
+    detail_PSC = detail()
+    detail_PSC[4] = detail_PSC[1]
+    for look in (WindowLook(detail_PSC), ToneLook(detail_PSC)):
+        alike_BKP = look.alike(torch.tensor([1]))
+        assert alike_BKP[0, :, [0, 2, 3, 5]].amax(1).lt(alike_BKP[0, :, 4]).all()
+        parts = alike_BKP.shape[1]
+        assert [int(look.where(torch.tensor([1]), part, torch.tensor([4]))) for part in range(parts)] == [*range(parts)]
+
+
+def test_every_kind_is_said_in_words() -> None:
+    assert sorted(STAMP_SHOWS) == sorted(look.kind for look in (PlaceLook, WindowLook, GrainLook, ToneLook))

@@ -19,14 +19,14 @@ from roclip_audit.sanitize.stamps.told import read_stamps, write_stamps
 from tests.sanitize.stamps.stampkit import CARRIERS, N, Planted, X, Y
 
 Plant = Callable[[Planted], Planted]
-PLANTS = {"place": Planted.mark, "window": Planted.move, "grain": Planted.weave}
+PLANTS = {"place": Planted.mark, "window": Planted.move, "grain": Planted.weave, "tone": Planted.tint}
 every_kind = pytest.mark.parametrize("kind", PLANTS)
 
 
 @pytest.fixture(autouse=True)
 def fewer_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Carriers are among the first ones anyway."""
-    for name in ("PLACE_SEEDS", "WINDOW_SEEDS", "GRAIN_SEEDS"):
+    for name in ("PLACE_SEEDS", "WINDOW_SEEDS", "GRAIN_SEEDS", "TONE_SEEDS"):
         monkeypatch.setattr(search, name, 48)
 
 
