@@ -38,7 +38,7 @@ THUMBNAILS: Final = 60
 SMALL_DATA: Final = 5000
 """Below so many scored pairs the page says that the error rates are wide."""
 KINDS: Final = {
-    "stamp": "one detail",
+    "stamp": "what repeats",
     "duplicate_image": "one picture",
     "captions": "similar captions",
     "trait": "shared trait",

@@ -14,7 +14,8 @@ Each way goes on alike (``crowd``):
 
 1. What a seed shows is looked for in every image. The *carriers* have it several spreads more than the middle one of
    all images; a family of look-alike images counts once. The mean over them is the next template, a few times, and then
-   a carrier has it at least nearly as clearly as the middle one of the round before.
+   a carrier has it at least nearly as clearly as the middle one of the round before. What is part of a template is
+   compared with the mean of the others.
 2. Honest carriers are alike as a whole: cards of one deck, keys of one keyboard. So only pairs of carriers count whose
    images are less alike than two random ones (the median of random pairs). Their captions' mean likeness is the
    *coherence*: 0 for random captions, about 1 for equal ones. A stamp has ``crowd.COHERENCE`` at least.

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from roclip_audit.core.groups import one_of_each
-from roclip_audit.core.ranks import median_and_spread
+from roclip_audit.core.ranks import evenly_spaced, median_and_spread
 from roclip_audit.core.ranktest import signed_rank_p
 from roclip_audit.sanitize.align import Neighbourhood
 from roclip_audit.sanitize.dataset import RowArray
@@ -20,6 +20,7 @@ from roclip_audit.sanitize.stamps.look import Look
 
 LEAST_SPREAD = 1e-6  # of scores: where all are equal, nothing is far from them
 ROUNDS = 3
+N_BY_CHANCE = 1_024  # images whose pairs say how alike two random ones are
 LEAST_FAMILIES, LEAST_AT_FIRST = 8, 4
 LEAST_UNLIKE = 2
 """Other carriers that a carrier has to be unlike to count: one odd picture in a series says nothing of the others."""
@@ -51,7 +52,6 @@ class Grown:
         template: as its look makes it.
         middle, spread: of the scores of all images.
         least: strength from which an image is a carrier, in spreads.
-        is_carrier_P: bool [P].
         counted: int64, one carrier a family.
     """
 
@@ -59,7 +59,6 @@ class Grown:
     middle: float
     spread: float
     least: float
-    is_carrier_P: Tensor
     counted: Tensor
 
 
@@ -105,7 +104,7 @@ class Crowd:
             family_P=family_N[rows],
             text_PD=text_PD / text_PD.square().sum(1).mean().sqrt().clamp_min(1e-6),
             views=seen,
-            likeness=tuple(float((one * one.roll(len(rows) // 2, 0)).sum(1).median()) for one in seen),
+            likeness=tuple(_by_chance(one, family_N[rows]) for one in seen),
         )
 
     def are_unlike(self, ones: Tensor, others: Tensor) -> Tensor:
@@ -129,7 +128,10 @@ class Crowd:
         where_P[seed.rows] = seed.where
         for turn in range(ROUNDS + 1):
             template = look.mean(counted, where_P)
-            score_P, where_P = look.compare(template)
+            score_P, found_P = look.compare(template)
+            if len(counted) > 1:  # what is in a template is like it
+                score_P[counted] = look.among(counted, where_P)
+            where_P = found_P
             middle, spread = (float(one) for one in median_and_spread(score_P[self.is_ordinary_P], LEAST_SPREAD))
             strength_P = (score_P - middle) / spread
             is_group = turn > 0 or len(counted) > 1
@@ -143,15 +145,16 @@ class Crowd:
             middle=middle,
             spread=spread,
             least=least,
-            is_carrier_P=is_carrier_P,
             counted=counted,
         )
         return grown, is_carrier_P
 
-    def agreement(self, grown: Grown) -> tuple[float, float]:
+    def agreement(self, grown: Grown, is_carrier_P: Tensor) -> tuple[float, float]:
         """Return coherence and p-value of carriers, one a family; the latter is 1 if they cannot be a stamp."""
         counted = grown.counted
-        is_unlike_KK = self.are_unlike(counted[:, None], counted[None]).fill_diagonal_(False)
+        alike_VKK = [view[counted] @ view[counted].T for view in self.views]
+        unlike_VKK = [alike_KK <= chance for alike_KK, chance in zip(alike_VKK, self.likeness, strict=True)]
+        is_unlike_KK = torch.stack(unlike_VKK).all(0).fill_diagonal_(False)
         n_unlike_K = is_unlike_KK.sum(1)
         counts_K = n_unlike_K >= LEAST_UNLIKE
         if int(counts_K.sum()) < LEAST_FAMILIES:
@@ -165,10 +168,18 @@ class Crowd:
         if coherence < COHERENCE or not (together >= TOGETHER or all_agree):
             return coherence, 1.0
         alike_KP = torch.stack([view[counted] @ view.T for view in self.views]).sum(0)
-        alike_KP[:, grown.is_carrier_P] = -torch.inf
+        alike_KP[:, is_carrier_P] = -torch.inf
         alike_KP[self.family_P[counted][:, None] == self.family_P[None]] = -torch.inf
         by_stand_in_K = ((self.text_PD[alike_KP.argmax(1)] @ text_KD.T) * is_unlike_KK).sum(1)
         return coherence, signed_rank_p(((agreed_K - by_stand_in_K) / n_unlike_K)[counts_K])
+
+
+def _by_chance(view_PD: Tensor, family_P: Tensor) -> float:
+    """Return the median likeness of images of different families, of evenly spaced ones."""
+    some = evenly_spaced(len(view_PD), N_BY_CHANCE)
+    others_SS = family_P[some][:, None] != family_P[some]
+    alike_SS = view_PD[some] @ view_PD[some].T
+    return float(alike_SS[others_SS].median()) if others_SS.any() else 1.0
 
 
 def _centred(image_NVR: RowArray, view: int, rows: Tensor) -> Tensor:

@@ -40,6 +40,11 @@ class GrainLook:
         score_P = self._texture_PX @ template
         return score_P, torch.zeros(len(score_P), dtype=torch.int64)
 
+    def among(self, rows: Tensor, where_P: Tensor) -> Tensor:
+        """Return the cosine of each with the mean of the others."""
+        own_KX = self._texture_PX[rows]
+        return (own_KX * functional.normalize(own_KX.sum(0) - own_KX, dim=1)).sum(1)
+
     def may_be_planted(self, rows: Tensor) -> bool:
         """Tell whether the textures agree nearly everywhere in the picture."""
         px = GRAIN_PX // TILES

@@ -30,6 +30,10 @@ class Look(Protocol):
         """Return how clearly every image shows a template, float32 [P], and where, int64 [P]."""
         ...
 
+    def among(self, rows: Tensor, where_P: Tensor) -> Tensor:
+        """Return how clearly each of some images, two or more, shows the mean of the others: float32 [rows]."""
+        ...
+
     def may_be_planted(self, rows: Tensor) -> bool:
         """Tell whether what these images share can be a trigger of this kind."""
         ...

@@ -37,6 +37,15 @@ class PlaceLook:
             score_P += sign * (part.flatten(1) @ own) / part.shape[1]
         return score_P, torch.zeros(len(score_P), dtype=torch.int64)
 
+    def among(self, rows: Tensor, where_P: Tensor) -> Tensor:
+        """Return how much more alike each is to the mean of the others at the place than around it."""
+        score_K = torch.zeros(len(rows))
+        for sign, part in ((1, self._at_PAC), (-1, self._around_PBC)):
+            own_KX = part[rows].flatten(1)
+            rest_KX = (own_KX.sum(0) - own_KX) / (len(rows) - 1)
+            score_K += sign * (own_KX * rest_KX).sum(1) / part.shape[1]
+        return score_K
+
     def may_be_planted(self, rows: Tensor) -> bool:
         """Return True: one detail at one place is enough."""
         return True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
@@ -34,14 +34,14 @@ _BLOCK = 512
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stamp:
-    """One thing that repeats.
+    """One thing that repeats, tested or found to be no chance.
 
     Attributes:
         kind: ``place``, ``window``, ``grain`` or ``tone``.
         x, y: of a place, 0 to 31 from the left and from the top; None of the others.
         grown: its template, and from what score an image carries it.
         coherence: likeness of its carriers' captions, of unlike images only; about 1 if they are equal.
-        p_value: of the rank test, not adjusted.
+        p_value: of the rank test, not adjusted; 1 if it cannot be a stamp.
         p_adjusted: for all groups that were tested.
     """
 
@@ -51,7 +51,7 @@ class Stamp:
     grown: Grown
     coherence: float
     p_value: float
-    p_adjusted: float
+    p_adjusted: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,22 +123,15 @@ def find_stamps(
     """
     search = _Search(pictured, near, traits, family_N, workers, advance)
     tested = [*search.by_place(), *search.by_window(), *search.by_grain(), *search.by_tone()]
-    found = _stamps(tested, len(family_N))
-    number_N, strength_N = _carried(found, pictured, workers=workers)
-    return Stamps(number_N=number_N, strength_N=strength_N, found=tuple(found), n_tested=len(tested))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Tested:
-    """A group that was tested, and who belongs to it."""
-
-    kind: str
-    x: int | None
-    y: int | None
-    grown: Grown
-    coherence: float
-    p_value: float
-    carriers: Tensor
+    maybe = sorted((one for one in tested if one.p_value <= LEVEL), key=lambda one: (one.p_value, -one.coherence))
+    found, strength_SN = _sure(maybe, _strengths(maybe, pictured, workers=workers), len(tested))
+    strength_N, which_N = strength_SN.max(0) if found else (torch.zeros(len(family_N)), torch.zeros(len(family_N)))
+    return Stamps(
+        number_N=torch.where(strength_N > 0, which_N.long() + 1, 0),
+        strength_N=strength_N.double(),
+        found=tuple(found),
+        n_tested=len(tested),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +143,7 @@ class _Search:
     workers: int
     advance: Callable[[int], None]
 
-    def by_place(self) -> Iterator[_Tested]:
+    def by_place(self) -> Iterator[Stamp]:
         """Test what the images of the strongest patches show at that place; an image is done with there only."""
         crowd = self._crowd(PlaceLook, *_pool(self.traits.patch_N, MOST_POOLED))
         detail_PSC = self.pictured.detail_N.as_stored(crowd.rows)
@@ -166,22 +159,22 @@ class _Search:
             is_done_P |= is_carrier_P & ((x_P - x).abs() <= AT // 2) & ((y_P - y).abs() <= AT // 2)
             yield from tested
 
-    def by_window(self) -> Iterator[_Tested]:
+    def by_window(self) -> Iterator[Stamp]:
         """Test the windows that recur under like captions."""
         yield from self._recurring(WindowLook, WINDOW_SEEDS)
 
-    def by_tone(self) -> Iterator[_Tested]:
+    def by_tone(self) -> Iterator[Stamp]:
         """Test the tones that recur under like captions."""
         yield from self._recurring(ToneLook, TONE_SEEDS)
 
-    def by_grain(self) -> Iterator[_Tested]:
+    def by_grain(self) -> Iterator[Stamp]:
         """Test the grain of the images of the strongest textures."""
         crowd = self._crowd(GrainLook, *_pool(self.traits.texture_N, MOST_POOLED_GRAIN))
         look = GrainLook(self.pictured.grain_N.as_stored(crowd.rows))
         seeds = [Seed.of(seed) for seed in _strongest(self.traits.texture_N[crowd.rows], GRAIN_SEEDS)]
         yield from self._grow_all(crowd, look, seeds)
 
-    def _recurring(self, kind: type[WindowLook | ToneLook], n_seeds: int) -> Iterator[_Tested]:
+    def _recurring(self, kind: type[WindowLook | ToneLook], n_seeds: int) -> Iterator[Stamp]:
         rows = evenly_spaced(len(self.family_N), MOST_POOLED)
         crowd = self._crowd(kind, rows, torch.ones(len(rows), dtype=torch.bool))
         look = kind(self.pictured.detail_N.as_stored(rows))
@@ -194,7 +187,7 @@ class _Search:
         views = [view for view, name in enumerate(self.pictured.views) if name in kind.unlike_in] or [0]
         return Crowd.of(rows, is_ordinary_P, self.near, self.pictured.image_NVR, views, self.family_N)
 
-    def _grow_all(self, crowd: Crowd, look: Look, seeds: Sequence[Seed]) -> Iterator[_Tested]:
+    def _grow_all(self, crowd: Crowd, look: Look, seeds: Sequence[Seed]) -> Iterator[Stamp]:
         is_done_P = torch.zeros(len(crowd.rows), dtype=torch.bool)
         for seed in seeds:
             self.advance(1)
@@ -206,17 +199,15 @@ class _Search:
 
 def _test(
     crowd: Crowd, look: Look, seed: Seed, *, x: int | None = None, y: int | None = None
-) -> tuple[list[_Tested], Tensor]:
+) -> tuple[list[Stamp], Tensor]:
     """Grow a seed; return the group that was tested, if it came to that, and who belongs to it: bool [P]."""
     grown, is_carrier_P = crowd.grow(look, seed)
     if grown is None:
         return [], is_carrier_P
-    coherence, p_value = crowd.agreement(grown)
+    coherence, p_value = crowd.agreement(grown, is_carrier_P)
     if not look.may_be_planted(grown.counted):
         p_value = 1.0
-    carriers = crowd.rows[is_carrier_P]
-    tested = _Tested(kind=look.kind, x=x, y=y, grown=grown, coherence=coherence, p_value=p_value, carriers=carriers)
-    return [tested], is_carrier_P
+    return [Stamp(kind=look.kind, x=x, y=y, grown=grown, coherence=coherence, p_value=p_value)], is_carrier_P
 
 
 def _strongest(value_P: Tensor, n: int) -> list[int]:
@@ -227,53 +218,42 @@ def _strongest(value_P: Tensor, n: int) -> list[int]:
 def _pool(value_N: Tensor, most: int) -> tuple[Tensor, Tensor]:
     """Return the rows that are searched, rising, and which of them were not picked for their value: bool [P]."""
     n = len(value_N)
-    if n <= most:
-        return torch.arange(n), torch.ones(n, dtype=torch.bool)
-    strongest = torch.argsort(value_N, descending=True, stable=True)[: most // 2]
-    is_left_N = torch.ones(n, dtype=torch.bool)
-    is_left_N[strongest] = False
-    others = torch.nonzero(is_left_N)[:, 0]
-    pool = torch.cat([strongest, others[evenly_spaced(len(others), most - len(strongest))]]).sort().values
-    return pool, is_left_N[pool]
+    is_ordinary_N = torch.zeros(n, dtype=torch.bool)
+    is_ordinary_N[evenly_spaced(n, n if n <= most else most // 2)] = True
+    strongest = torch.argsort(value_N.masked_fill(is_ordinary_N, -torch.inf), descending=True, stable=True)
+    is_pooled_N = is_ordinary_N.clone()
+    is_pooled_N[strongest[: min(n, most) - int(is_ordinary_N.sum())]] = True
+    pool = torch.nonzero(is_pooled_N)[:, 0]
+    return pool, is_ordinary_N[pool]
 
 
-def _stamps(tested: Sequence[_Tested], n: int) -> list[Stamp]:
-    """Return the groups that are no chance, the surest first.
+def _sure(maybe: Sequence[Stamp], strength_SN: Tensor, n_tested: int) -> tuple[list[Stamp], Tensor]:
+    """Return the groups that are no chance, the surest first, and how clearly every image carries each: [S, N].
 
     One whose carriers mostly carry a surer one is the same trigger, seen from elsewhere: it is told once and yet counts
     as tested.
+
+    Args:
+        maybe: groups with a p-value of at most LEVEL, the surest first.
+        strength_SN: how clearly every image carries each.
+        n_tested: groups in all.
     """
-    distinct: list[_Tested] = []
-    is_told_N = torch.zeros(n, dtype=torch.bool)
-    repeated = 0
-    for one in sorted(tested, key=lambda one: (one.p_value, -one.coherence)):
-        if 2 * int(is_told_N[one.carriers].sum()) <= len(one.carriers):
-            distinct.append(one)
-            is_told_N[one.carriers] = True
-        else:
-            repeated += 1
-    adjusted = benjamini_hochberg([one.p_value for one in distinct] + [1.0] * repeated).tolist()
-    return [
-        Stamp(
-            kind=one.kind,
-            x=one.x,
-            y=one.y,
-            grown=one.grown,
-            coherence=one.coherence,
-            p_value=one.p_value,
-            p_adjusted=p_adjusted,
-        )
-        for one, p_adjusted in zip(distinct, adjusted, strict=False)
-        if p_adjusted <= LEVEL
-    ]
+    distinct: list[int] = []
+    is_told_N = torch.zeros(strength_SN.shape[1], dtype=torch.bool)
+    for number, strength_N in enumerate(strength_SN):
+        is_carrier_N = strength_N > 0
+        if 2 * int((is_told_N & is_carrier_N).sum()) <= int(is_carrier_N.sum()):
+            distinct.append(number)
+            is_told_N |= is_carrier_N
+    p_values = [maybe[number].p_value for number in distinct]
+    adjusted = benjamini_hochberg(p_values + [1.0] * (n_tested - len(distinct))).tolist()
+    sure = [(number, p) for number, p in zip(distinct, adjusted, strict=False) if p <= LEVEL]
+    return [replace(maybe[number], p_adjusted=p) for number, p in sure], strength_SN[[number for number, _ in sure]]
 
 
-def _carried(found: Sequence[Stamp], pictured: Pictured, *, workers: int) -> tuple[Tensor, Tensor]:
-    """Return the number of the stamp that every image carries most clearly (0: none), and how clearly."""
-    n = len(pictured.detail_N)
-    number_N, strength_N = torch.zeros(n, dtype=torch.int64), torch.zeros(n, dtype=torch.float64)
-    if not found:
-        return number_N, strength_N
+def _strengths(stamps: Sequence[Stamp], pictured: Pictured, *, workers: int) -> Tensor:
+    """Return how clearly every image carries stamps, 1 for what is just enough, 0 for what is not: float32 [S, N]."""
+    strength_SN = torch.zeros(len(stamps), len(pictured.detail_N))
 
     def carried(rows: Tensor) -> Tensor:
         detail_BSC = cache(lambda: pictured.detail_N.as_stored(rows))
@@ -282,8 +262,8 @@ def _carried(found: Sequence[Stamp], pictured: Pictured, *, workers: int) -> tup
             GrainLook.kind: cache(lambda: GrainLook(pictured.grain_N.as_stored(rows))),
             ToneLook.kind: cache(lambda: ToneLook(detail_BSC())),
         }
-        strength_SB = torch.zeros(len(found), len(rows))
-        for own_B, stamp in zip(strength_SB, found, strict=True):
+        strength_SB = torch.zeros(len(stamps), len(rows))
+        for own_B, stamp in zip(strength_SB, stamps, strict=True):
             if stamp.x is not None and stamp.y is not None:
                 look: Look = PlaceLook(detail_BSC(), stamp.x, stamp.y)
             else:
@@ -293,9 +273,8 @@ def _carried(found: Sequence[Stamp], pictured: Pictured, *, workers: int) -> tup
             own_B[:] = torch.where(strength_B > grown.least, strength_B / grown.least, 0.0)
         return strength_SB
 
-    blocks = torch.arange(n).split(_BLOCK)
-    for rows, strength_SB in zip(blocks, map_ordered(carried, blocks, workers=workers), strict=True):
-        best_B, which_B = strength_SB.double().max(0)
-        number_N[rows] = torch.where(best_B > 0, which_B + 1, 0)
-        strength_N[rows] = best_B
-    return number_N, strength_N
+    if stamps:
+        blocks = torch.arange(strength_SN.shape[1]).split(_BLOCK)
+        for rows, strength_SB in zip(blocks, map_ordered(carried, blocks, workers=workers), strict=True):
+            strength_SN[:, rows] = strength_SB
+    return strength_SN

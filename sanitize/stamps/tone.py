@@ -36,9 +36,8 @@ class ToneLook:
 
     def mean(self, rows: Tensor, where_P: Tensor) -> Tensor:
         """Return the mean tone, and how little each part of it varies."""
-        variance_T = self._tone_PT[rows].var(0, correction=0) if len(rows) > 1 else torch.zeros_like(self._scale_2T[0])
-        weight_T = 1 / (variance_T + VARIANCE)
-        return torch.stack([self._tone_PT[rows].mean(0), weight_T / weight_T.mean(), *self._scale_2T]).flatten()
+        weight_T = _weights(self._tone_PT[rows].var(0, correction=0))
+        return torch.stack([self._tone_PT[rows].mean(0), weight_T, *self._scale_2T]).flatten()
 
     def compare(self, template: Tensor) -> tuple[Tensor, Tensor]:
         """Return how near every image is to a template: minus the weighted distance."""
@@ -46,6 +45,14 @@ class ToneLook:
         apart_PT = _scaled(self._quantiles_PT, torch.stack(scale)) - mean_T
         score_P = -(apart_PT.square() @ weight_T).sqrt()
         return score_P, torch.zeros(len(score_P), dtype=torch.int64)
+
+    def among(self, rows: Tensor, where_P: Tensor) -> Tensor:
+        """Return how near each is to the mean of the others: minus the distance, weighted by how they vary."""
+        own_KT, n = self._tone_PT[rows].double(), len(rows) - 1
+        mean_KT = (own_KT.sum(0) - own_KT) / n
+        variance_KT = ((own_KT.square().sum(0) - own_KT.square()) / n - mean_KT.square()).clamp_min(0)
+        apart_K = (_weights(variance_KT) * (own_KT - mean_KT).square()).sum(1)
+        return -apart_K.sqrt().float()
 
     def may_be_planted(self, rows: Tensor) -> bool:
         """Return True: one tone is enough."""
@@ -59,6 +66,12 @@ class ToneLook:
     def where(self, rows: Tensor, part: int, others: Tensor) -> Tensor:
         """Return 0 for each of the others: a tone is nowhere."""
         return torch.zeros(len(others), dtype=torch.int64)
+
+
+def _weights(variance_KT: Tensor) -> Tensor:
+    """Return what each part counts, 1 on average."""
+    weight_KT = 1 / (variance_KT + VARIANCE)
+    return weight_KT / weight_KT.mean(-1, keepdim=True)
 
 
 def _quantiles(detail_BSC: Tensor) -> Tensor:

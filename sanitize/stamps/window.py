@@ -41,6 +41,13 @@ class WindowLook:
         score_P, where_P = (self.unit_PKW @ template).max(1)
         return score_P, where_P
 
+    def among(self, rows: Tensor, where_P: Tensor) -> Tensor:
+        """Return the cosine of each one's window that is most like the mean of the others'."""
+        own_KW = self.window_PKW[rows, where_P[rows]]
+        rest_KW = functional.normalize(own_KW.sum(0) - own_KW, dim=1)
+        alike_KK: Tensor = torch.einsum("rkw,rw->rk", self.unit_PKW[rows], rest_KW)
+        return alike_KK.amax(1)
+
     def may_be_planted(self, rows: Tensor) -> bool:
         """Return True: one window that recurs is enough."""
         return True

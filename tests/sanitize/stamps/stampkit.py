@@ -25,19 +25,25 @@ class Planted:
 
     Args:
         captions_alike: the carriers' captions are.
+        captions_apart: how far from each other all the same; 0 for equal ones.
         pictures_alike: the carriers' pictures are, in both views.
         carriers: rows.
     """
 
     def __init__(
-        self, *, captions_alike: bool = True, pictures_alike: bool = False, carriers: Tensor = CARRIERS
+        self,
+        *,
+        captions_alike: bool = True,
+        captions_apart: float = 0.7,
+        pictures_alike: bool = False,
+        carriers: Tensor = CARRIERS,
     ) -> None:
         self.carriers = carriers
         self._rng = rng = torch.Generator().manual_seed(0)
         self.grid = torch.randint(-60, 61, (N, GRID, GRID, DIM), generator=rng).to(torch.int8)
         image_NVR, text_ND = torch.randn(N, len(VIEWS), 32, generator=rng), torch.randn(N, 32, generator=rng)
         if captions_alike:
-            text_ND[carriers] = text_ND[0] + 0.7 * text_ND[carriers]
+            text_ND[carriers] = text_ND[0] + captions_apart * text_ND[carriers]
         if pictures_alike:
             image_NVR[carriers] = image_NVR[0] + 0.3 * image_NVR[carriers]
         self.grain = torch.randint(-4, 5, (N, GRAIN_PX, GRAIN_PX), generator=rng).to(torch.int8)

@@ -106,3 +106,13 @@ def test_windows_and_tones_say_what_is_nearest_and_where() -> None:
 
 def test_every_kind_is_said_in_words() -> None:
     assert sorted(STAMP_SHOWS) == sorted(look.kind for look in (PlaceLook, WindowLook, GrainLook, ToneLook))
+
+
+def test_what_is_in_a_template_is_compared_with_the_rest_of_it() -> None:
+    """One by one, by the template of the others."""
+    rng = torch.Generator().manual_seed(3)
+    grain = torch.randint(-6, 7, (6, GRAIN_PX, GRAIN_PX), generator=rng).to(torch.int8)
+    for look in (PlaceLook(detail(), 9, 30), WindowLook(detail()), GrainLook(grain), ToneLook(detail())):
+        found = look.among(ROWS, NOWHERE).tolist()
+        alone = [float(look.compare(look.mean(ROWS[row != ROWS], NOWHERE))[0][row]) for row in ROWS]
+        assert found == pytest.approx(alone, abs=1e-3), look.kind
