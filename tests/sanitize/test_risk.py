@@ -144,11 +144,12 @@ def test_without_heads_that_were_trained_on_the_pairs_the_pairing_is_left_alone(
     assert combine(calibrated, None, traits, stamps_of([0.0, 0.0]), copies).risk_N.tolist() == pytest.approx([0.1, 0.6])
 
 
-def test_what_carries_a_stamp_ranks_beside_as_many_oddest_pairings_the_clearest_first() -> None:
+def test_what_carries_a_stamp_ranks_four_beside_each_oddest_pairing_the_clearest_first() -> None:
     suspicion = falling(1_000)
-    found = risk_of(suspicion, stamped=[0.0] * 996 + [6.0, 9.0, 7.0, 0.0])
-    assert found.risk_N[[997, 998, 996]].tolist() == pytest.approx(suspicion[:3])
-    assert found.reasons[996:] == ["trait"] * 3 + ["pairing"]
+    found = risk_of(suspicion, stamped=[0.0] * 994 + [6.0, 9.0, 7.0, 5.0, 8.0, 0.0])
+    assert found.risk_N[[995, 998, 996, 994]].tolist() == pytest.approx([suspicion[0]] * 4)
+    assert found.risk_N[997] == pytest.approx(suspicion[1])
+    assert found.reasons[994:] == ["trait"] * 5 + ["pairing"]
     assert found.risk_N[-1] == pytest.approx(suspicion[-1])
 
 
