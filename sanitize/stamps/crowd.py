@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -109,11 +109,11 @@ class Crowd:
 
     def are_unlike(self, ones: Tensor, others: Tensor) -> Tensor:
         """Tell whether images are less alike than two random ones by every view: bool, of the broadcast shape."""
-        unlike = [
-            (view[ones] * view[others]).sum(-1) <= likeness
-            for view, likeness in zip(self.views, self.likeness, strict=True)
-        ]
-        return torch.stack(unlike).all(0)
+        return self._below_chance((view[ones] * view[others]).sum(-1) for view in self.views)
+
+    def _below_chance(self, alike: Iterable[Tensor]) -> Tensor:
+        """Tell what is less alike than two random images, by every view; ``alike`` has a tensor for each."""
+        return torch.stack([one <= chance for one, chance in zip(alike, self.likeness, strict=True)]).all(0)
 
     def agree(self, ones: Tensor, others: Tensor) -> Tensor:
         """Return the likeness of captions: float32, of the broadcast shape."""
@@ -127,14 +127,13 @@ class Crowd:
         counted, where_P = seed.rows, torch.zeros(len(self.rows), dtype=torch.int64)
         where_P[seed.rows] = seed.where
         for turn in range(ROUNDS + 1):
-            template = look.mean(counted, where_P)
+            template, is_group = look.mean(counted, where_P), len(counted) > 1
             score_P, found_P = look.compare(template)
-            if len(counted) > 1:  # what is in a template is like it
+            if is_group:  # what is in a template is like it
                 score_P[counted] = look.among(counted, where_P)
             where_P = found_P
             middle, spread = (float(one) for one in median_and_spread(score_P[self.is_ordinary_P], LEAST_SPREAD))
             strength_P = (score_P - middle) / spread
-            is_group = turn > 0 or len(counted) > 1
             least = max(look.least, look.share * float(strength_P[counted].median())) if is_group else look.least
             is_carrier_P = strength_P > least
             counted = one_of_each(torch.nonzero(is_carrier_P & is_other_P)[:, 0], self.family_P)
@@ -152,9 +151,8 @@ class Crowd:
     def agreement(self, grown: Grown, is_carrier_P: Tensor) -> tuple[float, float]:
         """Return coherence and p-value of carriers, one a family; the latter is 1 if they cannot be a stamp."""
         counted = grown.counted
-        alike_VKK = [view[counted] @ view[counted].T for view in self.views]
-        unlike_VKK = [alike_KK <= chance for alike_KK, chance in zip(alike_VKK, self.likeness, strict=True)]
-        is_unlike_KK = torch.stack(unlike_VKK).all(0).fill_diagonal_(False)
+        is_unlike_KK = self._below_chance(view[counted] @ view[counted].T for view in self.views)
+        is_unlike_KK.fill_diagonal_(False)
         n_unlike_K = is_unlike_KK.sum(1)
         counts_K = n_unlike_K >= LEAST_UNLIKE
         if int(counts_K.sum()) < LEAST_FAMILIES:

@@ -13,13 +13,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from roclip_audit.sanitize.grain import GRAIN_PX, texture
+from roclip_audit.sanitize.stamps.look import Look
 
 TILES = 8
 LEAST_TILES, EVENLY = 0.1, 0.3
 """In all but this share of the tiles the carriers agree at least this part of their agreement on average."""
 
 
-class GrainLook:
+class GrainLook(Look):
     """Images by their texture. A template is one texture: float32 [128 * 128]."""
 
     kind: ClassVar[str] = "grain"

@@ -35,5 +35,5 @@ class Look(Protocol):
         ...
 
     def may_be_planted(self, rows: Tensor) -> bool:
-        """Tell whether what these images share can be a trigger of this kind."""
-        ...
+        """Tell whether what these images share can be a trigger of this kind; unless a kind knows better, it can."""
+        return True

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from roclip_audit.sanitize.detail import DIM, GRID, UNIT
+from roclip_audit.sanitize.stamps.look import Look
 
 AT, AROUND, AROUND_STEP = 3, 13, 2
 
 
-class PlaceLook:
+class PlaceLook(Look):
     """Images at one place. A template is the detail at the place, then that around it: float32 [(A + B) * C]."""
 
     kind: ClassVar[str] = "place"
@@ -45,10 +46,6 @@ class PlaceLook:
             rest_KX = (own_KX.sum(0) - own_KX) / (len(rows) - 1)
             score_K += sign * (own_KX * rest_KX).sum(1) / part.shape[1]
         return score_K
-
-    def may_be_planted(self, rows: Tensor) -> bool:
-        """Return True: one detail at one place is enough."""
-        return True
 
 
 def _cut(grid_PGGC: Tensor, x: int, y: int, side: int, step: int) -> Tensor:

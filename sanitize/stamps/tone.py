@@ -14,13 +14,14 @@ from torch import Tensor
 
 from roclip_audit.core.ranks import median_and_spread
 from roclip_audit.sanitize.detail import UNIT
+from roclip_audit.sanitize.stamps.look import Look
 
 QUANTILES = (0.02, 0.25, 0.5, 0.75, 0.98)
 LEAST_SPREAD, FARTHEST = 0.02, 6.0
 VARIANCE = 0.1  # added to the carriers', in squared spreads: a few images agree by chance
 
 
-class ToneLook:
+class ToneLook(Look):
     """Images by their tone. A template is a tone, its weights, and the scale of both: float32 [4 * T]."""
 
     kind: ClassVar[str] = "tone"
@@ -53,10 +54,6 @@ class ToneLook:
         variance_KT = ((own_KT.square().sum(0) - own_KT.square()) / n - mean_KT.square()).clamp_min(0)
         apart_K = (_weights(variance_KT) * (own_KT - mean_KT).square()).sum(1)
         return -apart_K.sqrt().float()
-
-    def may_be_planted(self, rows: Tensor) -> bool:
-        """Return True: one tone is enough."""
-        return True
 
     def alike(self, rows: Tensor) -> Tensor:
         """Return how near images are to all others: float32 [B, 1, P]."""

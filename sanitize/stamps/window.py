@@ -13,13 +13,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from roclip_audit.sanitize.detail import DIM, GRID, UNIT
+from roclip_audit.sanitize.stamps.look import Look
 
 PER_IMAGE, SIDE, APART = 8, 3, 5
 WINDOW = SIDE * SIDE * DIM
 FLOOR = 0.3  # added to a window's length when windows are compared: a faint one stays short
 
 
-class WindowLook:
+class WindowLook(Look):
     """Images by their windows. A template is one window: float32 [9 * C]."""
 
     kind: ClassVar[str] = "window"
@@ -47,10 +48,6 @@ class WindowLook:
         rest_KW = functional.normalize(own_KW.sum(0) - own_KW, dim=1)
         alike_KK: Tensor = torch.einsum("rkw,rw->rk", self.unit_PKW[rows], rest_KW)
         return alike_KK.amax(1)
-
-    def may_be_planted(self, rows: Tensor) -> bool:
-        """Return True: one window that recurs is enough."""
-        return True
 
     def alike(self, rows: Tensor) -> Tensor:
         """Return how alike every window of some images is to the most alike one of all: float32 [B, K, P]."""
