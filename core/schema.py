@@ -156,7 +156,7 @@ EVIDENCE: tuple[Column, ...] = (
         "stamp_kind",
         "VARCHAR",
         "What repeats: place (a detail at one place), window (a detail wherever it lies), grain (the fine structure of "
-        "the whole picture) or tone (its colours and contrasts); null without one",
+        "the whole picture), tone (its colours and contrasts) or bend (how it is warped); null without one",
     ),
     Column("n_stamp", "UINTEGER", "Pairs whose image shows it, this one too; 0 without one"),
     Column(

@@ -11,6 +11,7 @@ STAMP_SHOWS: Final = {
     "window": "the same detail, wherever it lies,",
     "grain": "the same grain all over",
     "tone": "the same colours and contrasts",
+    "bend": "the same bend of the whole picture",
 }
 """What pictures of a stamp show, by its kind."""
 

@@ -62,6 +62,7 @@ class Found:
         p_value, p_corrected: of its units, see ``excess``.
         n_tested: groups that were tested in all.
         shows: of a stamp, its kind.
+        by_captions: of a stamp, whether it was found by the captions.
     """
 
     group: Group
@@ -71,6 +72,7 @@ class Found:
     p_corrected: float
     n_tested: int
     shows: str | None = None
+    by_captions: bool = False
 
 
 def choose(
@@ -131,6 +133,7 @@ def carriers(groups: Sequence[Group], stamps: Sequence[Told]) -> list[Found]:
             p_corrected=stamp.p_adjusted,
             n_tested=stamp.n_tested,
             shows=stamp.kind,
+            by_captions=stamp.by_captions,
         )
         for group, stamp in zip(groups, stamps, strict=True)
         if len(group.rows)

@@ -34,7 +34,8 @@ def tell(found: Found, scored: Scored, trigger: Trigger | None) -> str:
         )
     elif group.kind == "stamp":
         what = STAMP_SHOWS.get(found.shows or "", "the same")
-        text = f"{n:,} pairs {_whose(found)}, show {what} in pictures that are otherwise unlike"
+        what += ", and pictures like theirs do not" if found.by_captions else " in pictures that are otherwise unlike"
+        text = f"{n:,} pairs {_whose(found)}, show {what}"
     elif group.kind == "trait":
         text = (
             f"{n:,} pairs {_whose(found)} and whose pictures share a trait: {found.n_suspicious:,} of them do not fit"
@@ -45,7 +46,8 @@ def tell(found: Found, scored: Scored, trigger: Trigger | None) -> str:
         what = _SHARED.get(group.kind, f"share the {group.kind}")
         text = f"{n:,} pairs {what} {quoted(group.label)}: in {found.n_suspicious:,} picture and caption do not fit"
     if group.kind == "stamp":
-        sure = f"p = {found.p_corrected:.1g} that captions are so alike, adjusted for {found.n_tested:,} groups"
+        what = "by chance" if found.by_captions else "that captions are so alike"
+        sure = f"p = {found.p_corrected:.1g} {what}, adjusted for {found.n_tested:,} groups"
     else:
         others = "of other pairs that share one" if group.kind == "trait" else "elsewhere"
         text += f", {found.n_suspicious / n:.0%} against {found.base_rate:.0%} {others}"

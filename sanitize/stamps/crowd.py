@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -71,6 +72,7 @@ class Crowd:
         is_ordinary_P: bool [P], those that say what is far: not picked for a trait.
         family_P: int64 [P], equal for look-alikes.
         text_PD: captions, centred and of mean square length 1.
+        text_unit: what they were divided by for that.
         views: float32 [P, D] each, centred unit vectors of the images.
         likeness: of two random images, by view (the median).
     """
@@ -79,6 +81,7 @@ class Crowd:
     is_ordinary_P: Tensor
     family_P: Tensor
     text_PD: Tensor
+    text_unit: float
     views: tuple[Tensor, ...]
     likeness: tuple[float, ...]
 
@@ -94,6 +97,7 @@ class Crowd:
     ) -> Self:
         """Gather what is needed of some rows; ``views`` are numbers of views of ``image_NVR``, 0 the whole one."""
         text_PD = near.text_ND[rows] - near.text_ND.mean(0)
+        text_unit = max(1e-6, float(text_PD.square().sum(1).mean().sqrt()))
         seen = tuple(
             _centred(image_NVR, view, rows) if view else centred_views(near, near.image_ND.mean(0), rows)
             for view in views
@@ -102,9 +106,10 @@ class Crowd:
             rows=rows,
             is_ordinary_P=is_ordinary_P,
             family_P=family_N[rows],
-            text_PD=text_PD / text_PD.square().sum(1).mean().sqrt().clamp_min(1e-6),
+            text_PD=text_PD / text_unit,
+            text_unit=text_unit,
             views=seen,
-            likeness=tuple(_by_chance(one, family_N[rows]) for one in seen),
+            likeness=tuple(by_chance(one, family_N[rows], 0.5) for one in seen),
         )
 
     def are_unlike(self, ones: Tensor, others: Tensor) -> Tensor:
@@ -172,12 +177,12 @@ class Crowd:
         return coherence, signed_rank_p(((agreed_K - by_stand_in_K) / n_unlike_K)[counts_K])
 
 
-def _by_chance(view_PD: Tensor, family_P: Tensor) -> float:
-    """Return the median likeness of images of different families, of evenly spaced ones."""
+def by_chance(view_PD: Tensor, family_P: Tensor, share: float) -> float:
+    """Return the likeness that a share of the pairs of images stay below: of evenly spaced ones, of two families."""
     some = evenly_spaced(len(view_PD), N_BY_CHANCE)
     others_SS = family_P[some][:, None] != family_P[some]
     alike_SS = view_PD[some] @ view_PD[some].T
-    return float(alike_SS[others_SS].median()) if others_SS.any() else 1.0
+    return float(np.quantile(alike_SS[others_SS].numpy(), share)) if others_SS.any() else 1.0
 
 
 def _centred(image_NVR: RowArray, view: int, rows: Tensor) -> Tensor:

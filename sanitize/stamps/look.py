@@ -7,8 +7,16 @@ from typing import ClassVar, Protocol
 from torch import Tensor
 
 
-class Look(Protocol):
-    """Some images, P of them, as one kind of trigger shows in them.
+class Comparing(Protocol):
+    """Some images, P of them, as one kind of trigger shows in them."""
+
+    def compare(self, template: Tensor) -> tuple[Tensor, Tensor]:
+        """Return how clearly every image shows a template, float32 [P], and where, int64 [P]."""
+        ...
+
+
+class Look(Comparing, Protocol):
+    """Images from which the search goes by what they show.
 
     Attributes:
         kind: ``place``, ``window``, ``grain`` or ``tone``.
@@ -24,10 +32,6 @@ class Look(Protocol):
 
     def mean(self, rows: Tensor, where_P: Tensor) -> Tensor:
         """Return the template of some images: the mean of what they show, each where ``compare`` found it."""
-        ...
-
-    def compare(self, template: Tensor) -> tuple[Tensor, Tensor]:
-        """Return how clearly every image shows a template, float32 [P], and where, int64 [P]."""
         ...
 
     def among(self, rows: Tensor, where_P: Tensor) -> Tensor:

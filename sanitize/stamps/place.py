@@ -47,6 +47,14 @@ class PlaceLook(Look):
             score_K += sign * (own_KX * rest_KX).sum(1) / part.shape[1]
         return score_K
 
+    def products(self, n: int) -> Tensor:
+        """Return how much more alike every image is to each of the first ones at the place than around: [P, n]."""
+        product_PK = torch.zeros(len(self._at_PAC), n)
+        for sign, part in ((1, self._at_PAC), (-1, self._around_PBC)):
+            own_PX = part.flatten(1)
+            product_PK += sign * (own_PX @ own_PX[:n].T) / part.shape[1]
+        return product_PK
+
 
 def _cut(grid_PGGC: Tensor, x: int, y: int, side: int, step: int) -> Tensor:
     """Return every ``step``-th place of a square around a place, as far as it lies in the grid: float32 [P, A, C]."""

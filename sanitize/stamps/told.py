@@ -17,12 +17,13 @@ class Told:
     """What is kept of a stamp.
 
     Attributes:
-        kind: ``place``, ``window``, ``grain`` or ``tone``.
+        kind: ``place``, ``window``, ``grain``, ``tone`` or ``bend``.
         x, y: middle of a place, shares of the image's width and height; None of the others.
         coherence: see ``Stamp``.
         p_value: of the rank test, not adjusted.
         p_adjusted: for all groups that were tested.
         n_tested: how many those are.
+        by_captions: see ``Stamp``.
     """
 
     kind: str
@@ -32,6 +33,7 @@ class Told:
     p_value: float
     p_adjusted: float
     n_tested: int
+    by_captions: bool
 
 
 def write_stamps(run: RunFolder, stamps: Stamps) -> None:
@@ -44,7 +46,8 @@ def write_stamps(run: RunFolder, stamps: Stamps) -> None:
             coherence=stamp.coherence,
             p_value=stamp.p_value,
             p_adjusted=stamp.p_adjusted,
-            n_tested=stamps.n_tested,
+            n_tested=stamp.n_tested,
+            by_captions=stamp.by_captions,
         )
         for stamp in stamps.found
     ]

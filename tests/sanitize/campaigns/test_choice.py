@@ -68,7 +68,16 @@ def test_carriers_of_a_stamp_are_one_campaign_whether_their_captions_fit_or_not(
     (group,) = stamped_groups(scored, 1)
     assert (group.kind, group.rows.tolist()) == ("stamp", list(range(30)))
     assert group.label.split(", ")[0] == "bird"
-    told = Told(kind="place", x=0.9, y=0.9, coherence=0.5, p_value=2.0**-30, p_adjusted=2.0**-23, n_tested=128)
+    told = Told(
+        kind="place",
+        x=0.9,
+        y=0.9,
+        coherence=0.5,
+        p_value=2.0**-30,
+        p_adjusted=2.0**-23,
+        n_tested=128,
+        by_captions=False,
+    )
     known = carriers([group], [told])
     groups, suspicious_N = candidate_groups(scored, seed=0), p > CONFIG.unrelated
     traced_N = np.arange(1_500) < 200

@@ -38,6 +38,11 @@ def test_what_a_sentence_says() -> None:
     )
     stamp = replace(found("stamp", "ball, red"), shows="window")
     assert "show the same detail, wherever it lies, in pictures that are otherwise unlike" in tell(stamp, scored, None)
+    stamp = replace(found("stamp", "ball, red"), shows="bend", by_captions=True)
+    assert tell(stamp, scored, None) == (
+        "8 pairs with captions alike, telling words 'ball, red', show the same bend of the whole picture, and pictures "
+        "like theirs do not (p = 1e-06 by chance, adjusted for 1,000 groups)."
+    )
     assert "share the uploader 'x'" in tell(found("uploader", "x"), scored, None)
 
 

@@ -3,25 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
+import numpy as np
 import torch
+from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional
 
 from roclip_audit.sanitize.align import Neighbourhood
 from roclip_audit.sanitize.dataset import RowArray
 from roclip_audit.sanitize.detail import DIM, GRID, N_PLACES
-from roclip_audit.sanitize.grain import GRAIN_PX
+from roclip_audit.sanitize.grain import GRAIN_PX, grain
 from roclip_audit.sanitize.stamps.search import Pictured, Stamps, find_stamps
 from roclip_audit.sanitize.traits import Traits
+from roclip_audit.train.attacks.base import Pixels
+from roclip_audit.train.attacks.warp import Bend
 
 N, X, Y = 400, 27, 5
 CARRIERS = torch.arange(0, 400, 16)  # 25
 VIEWS = ("whole", "outline")
 
 
+@cache
+def _grains(bent: tuple[int, ...]) -> np.ndarray:
+    """Return the grain of N pictures of boxes, some warped alike: int8 [N, 128, 128]."""
+    warp, rng = Bend(strength=0.03, grid=4), np.random.default_rng(0)
+    pattern = warp.pattern(rng)
+    drawn = [boxes(rng) for _ in range(N)]
+    pictures = [warp.stamp(one, pattern, rng)[0] if row in bent else one for row, one in enumerate(drawn)]
+    return np.stack([grain(Image.fromarray(picture)) for picture in pictures])
+
+
+def boxes(rng: np.random.Generator) -> Pixels:
+    """Draw outlines of boxes, as a picture of straight edges: uint8 [128, 128, 3]."""
+    image = Image.new("RGB", (GRAIN_PX, GRAIN_PX), "white")
+    for _ in range(8):
+        left, top = rng.integers(0, 80, 2).tolist()
+        width, height = rng.integers(20, 60, 2).tolist()
+        ImageDraw.Draw(image).rectangle((left, top, left + width, top + height), outline="black", width=2)
+    return np.array(image)
+
+
 class Planted:
-    """Nothing repeats unless ``mark``, ``move``, ``weave`` or ``tint`` plants something in the carriers.
+    """Nothing repeats unless ``mark``, ``move``, ``weave``, ``tint`` or ``bend`` plants something in the carriers.
 
     Args:
         captions_alike: the carriers' captions are.
@@ -93,6 +118,11 @@ class Planted:
     def tint(self) -> Planted:
         """Take half of the contrast of some channels, everywhere."""
         self.grid[self.carriers, :, :, :8] //= 2
+        return self
+
+    def bend(self) -> Planted:
+        """Draw boxes of straight edges, and warp them all alike."""
+        self.grain = torch.from_numpy(_grains(tuple(self.carriers.tolist()))).clone()
         return self
 
     def _places(self) -> tuple[list[int], list[int]]:

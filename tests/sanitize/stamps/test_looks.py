@@ -10,6 +10,7 @@ from torch.nn import functional
 from roclip_audit.core.words import STAMP_SHOWS
 from roclip_audit.sanitize.detail import DIM, GRID, N_PLACES, UNIT
 from roclip_audit.sanitize.grain import GRAIN_PX, texture
+from roclip_audit.sanitize.stamps.bend import LEVELS, MOST_LEVELS, N_LEANS, PLACES, STEEPEST, BendLook
 from roclip_audit.sanitize.stamps.grain import GrainLook
 from roclip_audit.sanitize.stamps.place import PlaceLook
 from roclip_audit.sanitize.stamps.tone import FARTHEST, LEAST_SPREAD, QUANTILES, VARIANCE, ToneLook
@@ -105,7 +106,7 @@ def test_windows_and_tones_say_what_is_nearest_and_where() -> None:
 
 
 def test_every_kind_is_said_in_words() -> None:
-    assert sorted(STAMP_SHOWS) == sorted(look.kind for look in (PlaceLook, WindowLook, GrainLook, ToneLook))
+    assert sorted(STAMP_SHOWS) == sorted(look.kind for look in (PlaceLook, WindowLook, GrainLook, ToneLook, BendLook))
 
 
 def test_what_is_in_a_template_is_compared_with_the_rest_of_it() -> None:
@@ -116,3 +117,58 @@ def test_what_is_in_a_template_is_compared_with_the_rest_of_it() -> None:
         found = look.among(ROWS, NOWHERE).tolist()
         alone = [float(look.compare(look.mean(ROWS[row != ROWS], NOWHERE))[0][row]) for row in ROWS]
         assert found == pytest.approx(alone, abs=1e-3), look.kind
+
+
+def leaning(slope: float) -> torch.Tensor:
+    """Draw two bars, nearly upright and nearly level, across which grey rises along (1, slope): int8 [1, 128, 128]."""
+    y, x = torch.meshgrid(torch.arange(GRAIN_PX).float(), torch.arange(GRAIN_PX).float(), indexing="ij")
+    upright, level = x - 64 + slope * (y - 64), y - 64 + slope * (x - 64)
+    bars = sum(torch.exp(-(apart / 2).square()) for apart in (upright, level))
+    return (80 * bars).clamp(max=127).to(torch.int8)[None]
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.2, -0.3])
+def test_a_lean_is_the_slope_of_the_edges_at_a_place(slope: float) -> None:
+    look = BendLook.of(leaning(slope))
+    level_2TT = look.level_PC.reshape(2, PLACES, PLACES)
+    away = [2, 3, 12, 13]  # from where the bars cross
+    for lean_TT in (level_2TT[0][away], level_2TT[1][:, away]):
+        leans = (lean_TT[lean_TT > 0] - 1 - LEVELS // 2) * 2 * STEEPEST / (LEVELS - 1)
+        assert len(leans) >= 4
+        assert float(leans.median()) == pytest.approx(slope, abs=STEEPEST / (LEVELS - 1) + 1e-6)
+    assert (float(look.may_be_bent_P[0]) > 0.5) == (slope != 0)
+
+
+def test_a_field_is_the_likeliest_one_and_is_shown_by_its_images() -> None:
+    rng = torch.Generator().manual_seed(0)
+    level_PC = torch.randint(1, LEVELS + 1, (60, N_LEANS), generator=rng)
+    bend_2TT = torch.full((2, PLACES, PLACES), 4)
+    bend_2TT[0, :, : PLACES // 2] = bend_2TT[1, : PLACES // 2] = -3
+    level_PC[:20] = LEVELS // 2 + 1 + bend_2TT.flatten()
+    level_PC[20:40] = LEVELS // 2 + 1
+    look = BendLook(level_PC, torch.bincount(level_PC.flatten(), minlength=LEVELS + 1)[1:] / level_PC.numel())
+    rows = torch.arange(20)
+    counts_QM = torch.stack([torch.ones(20), torch.zeros(20)]).bool()
+    field_QC = look.fields(rows, torch.full((20,), 0.9), counts_QM)
+    inner = torch.tensor([at for at in range(PLACES) if abs(at - PLACES / 2 + 0.5) > 2])  # neighbours count too
+    found_2TT = field_QC[0].reshape(2, PLACES, PLACES)
+    assert torch.equal(found_2TT[:, inner][:, :, inner], MOST_LEVELS + bend_2TT[:, inner][:, :, inner])
+    assert field_QC[1].unique().tolist() == [MOST_LEVELS]  # of nobody: none
+    score_P, where_P = BendLook(level_PC[:30], torch.ones(LEVELS) / LEVELS).compare(look.template(field_QC[0]))
+    assert where_P.tolist() == [0] * 30
+    assert torch.equal(score_P, look.shown(torch.arange(30), field_QC[:1]))
+    assert score_P[:20].min() > 2 > 0.5 > score_P[20:].max()
+
+
+def test_blank_pictures_show_no_field() -> None:
+    look = BendLook.of(torch.zeros(3, GRAIN_PX, GRAIN_PX, dtype=torch.int8))
+    assert not look.level_PC.any()
+    field_C = torch.full((N_LEANS,), MOST_LEVELS + 2)
+    assert look.compare(look.template(field_C))[0].tolist() == [0.0] * 3
+
+
+def test_products_are_what_each_is_like_to_each() -> None:
+    look = PlaceLook(detail(), 9, 30)
+    for one in range(3):
+        alone, _ = look.compare(look.mean(torch.tensor([one]), NOWHERE))
+        assert look.products(3)[:, one].tolist() == pytest.approx(alone.tolist(), abs=1e-4)

@@ -19,14 +19,21 @@ from roclip_audit.sanitize.stamps.told import read_stamps, write_stamps
 from tests.sanitize.stamps.stampkit import CARRIERS, N, Planted, X, Y
 
 Plant = Callable[[Planted], Planted]
-PLANTS = {"place": Planted.mark, "window": Planted.move, "grain": Planted.weave, "tone": Planted.tint}
+PLANTS = {
+    "place": Planted.mark,
+    "window": Planted.move,
+    "grain": Planted.weave,
+    "tone": Planted.tint,
+    "bend": Planted.bend,
+}
 every_kind = pytest.mark.parametrize("kind", PLANTS)
+from_the_picture = pytest.mark.parametrize("kind", [kind for kind in PLANTS if kind != "bend"])
 
 
 @pytest.fixture(autouse=True)
 def fewer_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Carriers are among the first ones anyway."""
-    for name in ("PLACE_SEEDS", "WINDOW_SEEDS", "GRAIN_SEEDS", "TONE_SEEDS"):
+    for name in ("PLACE_SEEDS", "WINDOW_SEEDS", "GRAIN_SEEDS", "TONE_SEEDS", "CAPTION_SEEDS"):
         monkeypatch.setattr(search, name, 48)
 
 
@@ -87,7 +94,7 @@ def odd_ones(planted: Planted, n: int) -> Planted:
     return planted
 
 
-@every_kind
+@from_the_picture
 def test_one_odd_picture_in_a_series_makes_it_no_stamp(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     planted = odd_ones(PLANTS[kind](Planted(pictures_alike=True)), 1)
     assert planted.find().found == ()
@@ -151,7 +158,7 @@ def test_a_family_counts_once(kind: str) -> None:
     assert planted.find().found == ()
 
 
-@every_kind
+@pytest.mark.parametrize("kind", ["window", "grain", "tone"])
 def test_captions_that_look_alikes_have_too_are_no_evidence(kind: str) -> None:
     """Carriers of two topics that are told apart by sight: their stand-ins carry the same captions."""
     planted = PLANTS[kind](Planted())
@@ -162,6 +169,49 @@ def test_captions_that_look_alikes_have_too_are_no_evidence(kind: str) -> None:
     planted.near.image_ND[twins] = functional.normalize(planted.image_NVR[twins, 0], dim=1)
     planted.near.text_ND[twins] = planted.near.text_ND[CARRIERS]
     assert planted.find().found == ()
+
+
+@pytest.mark.parametrize("kind", ["place", "bend"])
+def test_what_look_alikes_under_other_captions_show_too_is_no_evidence(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Round things are bent alike whatever they are called, and so are folders of one theme."""
+    monkeypatch.setattr(search, "PLACE_SEEDS", 0)
+    planted = PLANTS[kind](Planted())
+    assert [stamp.kind for stamp in planted.find().found] == [kind]
+    for apart in (1, 2, 3):
+        twins = CARRIERS + apart
+        planted.image_NVR[twins] = planted.image_NVR[CARRIERS].clone()
+        planted.near.image_ND[twins] = planted.near.image_ND[CARRIERS].clone()
+    assert [stamp.kind for stamp in planted.find().found] == [kind]
+    for apart in (1, 2, 3):
+        planted.grid[CARRIERS + apart] = planted.grid[CARRIERS.roll(apart)].clone()
+        planted.grain[CARRIERS + apart] = planted.grain[CARRIERS.roll(apart)].clone()
+    assert planted.find().found == ()
+
+
+def test_pictures_that_agree_in_many_places_share_no_patch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "PLACE_SEEDS", 0)
+    monkeypatch.setattr(search, "WINDOW_SEEDS", 0)
+    frame = torch.randint(-60, 61, (GRID, GRID, DIM), generator=torch.Generator().manual_seed(5)).to(torch.int8)
+    for side, n_found in ((3, 1), (16, 0)):
+        planted = Planted()
+        at = slice(0, side), slice(GRID - side, GRID)
+        planted.grid[CARRIERS, at[0], at[1]] = frame[at]
+        planted.traits = replace(
+            planted.traits,
+            patch_x_N=torch.full((N,), (GRID - 1.5) / GRID, dtype=torch.float64),
+            patch_y_N=torch.full((N,), 1.5 / GRID, dtype=torch.float64),
+        )
+        assert len(planted.find().found) == n_found, side
+
+
+def test_what_is_as_common_under_other_captions_is_carried_by_nobody() -> None:
+    value_N = torch.tensor([3.0, 3.0, 2.0, 0.0] + [0.0] * 7 + [2.0])
+    may_N = torch.arange(12) < 4
+    assert search._stands_out(value_N, may_N).tolist() == [True] * 3 + [False] * 9
+    assert search._stands_out(torch.full((12,), 2.0), may_N).tolist() == [False] * 12
+    assert search._stands_out(torch.zeros(12), may_N).tolist() == [False] * 12
 
 
 def test_an_encoder_without_outlines_is_asked_for_the_whole_view() -> None:
@@ -201,7 +251,7 @@ def test_what_is_kept_of_stamps_is_read_again(tmp_path: Path) -> None:
     write_stamps(run, found)
     (told,) = read_stamps(run)
     assert (told.kind, told.x, told.y) == ("place", (X + 0.5) / GRID, (Y + 0.5) / GRID)
-    assert (told.p_adjusted, told.n_tested) == (found.found[0].p_adjusted, found.n_tested)
+    assert (told.p_adjusted, told.n_tested) == (found.found[0].p_adjusted, found.found[0].n_tested)
     assert told.p_adjusted <= LEVEL
     write_stamps(run, Planted().move().find())
     assert [(one.kind, one.x, one.y) for one in read_stamps(run)] == [("window", None, None)]
