@@ -54,7 +54,7 @@ def risk_of(
 
 def stamps_of(strength: list[float]) -> Stamps:
     strength_N = torch.tensor(strength, dtype=torch.float64)
-    return Stamps(number_N=(strength_N > 0).long(), strength_N=strength_N, found=(), n_tested=0)
+    return Stamps(number_N=(strength_N > 0).long(), strength_N=strength_N, found=())
 
 
 def falling(n: int) -> list[float]:
