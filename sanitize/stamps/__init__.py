@@ -23,13 +23,13 @@ These go on alike (``crowd``):
    repeats meant nothing, the captions of the stand-ins would agree as much with those of the carriers as theirs do:
    Wilcoxon's signed ranks, adjusted for all groups that were tested (Benjamini and Hochberg).
 
-The fifth, ``bend``, and ``place`` once more begin with the captions (``vicinity``): what two warped pictures
-have in common is too little to be a seed, and what forty have is enough.
+The fifth, ``bend``, and ``place`` once more begin with the captions (``vicinity``): what two warped pictures have in
+common is too little to be a seed, and what forty have is enough.
 
 ``search.find_stamps`` is the step of the scan, ``told`` what it leaves in the run folder.
 
-Blind spots: fewer than some ten carriers, more than a seventh of the data (the spread), a
-target whose pictures are all alike. A watermark on the pictures of one shop is a stamp.
+Blind spots: fewer than some ten carriers, more than a seventh of the data (the spread), a target whose pictures are all
+alike. A watermark on the pictures of one shop is a stamp.
 
 Source: own construction; numbers in docs/experiments.md.
 """

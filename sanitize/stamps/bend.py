@@ -65,6 +65,7 @@ class BendLook:
         shifted_LF = (shifted_LF + ANY_LEAN / LEVELS) / (shifted_LF.sum(0) + ANY_LEAN)
         nothing = torch.ones(1, shifted_LF.shape[1])
         self._ratio_LF = torch.cat([nothing, shifted_LF / shifted_LF[:, [MOST_LEVELS]]])
+        self._gain_LF = self._ratio_LF.log()
         n_P, straight_P = (level_PC > 0).sum(1), (level_PC == _STRAIGHT_LEVEL).sum(1)
         self.may_be_bent_P = torch.sigmoid((STRAIGHT - (straight_P + 2) / (n_P + 6)) / STRAIGHT_SPREAD)
         """Float32 [P] in (0, 1): few of the leans are straight."""
@@ -95,11 +96,10 @@ class BendLook:
 
     def shown(self, rows: Tensor, field_MC: Tensor) -> Tensor:
         """Return how clearly each image shows its field, or all the same one [1, 512]: float32 [M]."""
-        gain_LF = self._ratio_LF.log()
-        start_MC = self.level_PC[rows] * gain_LF.shape[1]
+        start_MC = self.level_PC[rows] * self._gain_LF.shape[1]
 
         def gain(field: Tensor) -> Tensor:
-            return gain_LF.take(start_MC + field).sum(1)
+            return self._gain_LF.take(start_MC + field).sum(1)
 
         others = [gain(field_MC[:, where] if up else 2 * MOST_LEVELS - field_MC[:, where]) for where, up in _controls()]
         others_KM = torch.stack(others)

@@ -114,11 +114,12 @@ class Crowd:
 
     def are_unlike(self, ones: Tensor, others: Tensor) -> Tensor:
         """Tell whether images are less alike than two random ones by every view: bool, of the broadcast shape."""
-        return self._below_chance((view[ones] * view[others]).sum(-1) for view in self.views)
+        return below(((view[ones] * view[others]).sum(-1) for view in self.views), self.likeness)
 
-    def _below_chance(self, alike: Iterable[Tensor]) -> Tensor:
-        """Tell what is less alike than two random images, by every view; ``alike`` has a tensor for each."""
-        return torch.stack([one <= chance for one, chance in zip(alike, self.likeness, strict=True)]).all(0)
+    def others_alike(self, rows: Tensor) -> Tensor:
+        """Return how alike all images are to some, summed over the views; -inf in a family: float32 [rows, P]."""
+        alike_KP = torch.stack([view[rows] @ view.T for view in self.views]).sum(0)
+        return alike_KP.masked_fill_(self.family_P[rows][:, None] == self.family_P, -torch.inf)
 
     def agree(self, ones: Tensor, others: Tensor) -> Tensor:
         """Return the likeness of captions: float32, of the broadcast shape."""
@@ -156,7 +157,7 @@ class Crowd:
     def agreement(self, grown: Grown, is_carrier_P: Tensor) -> tuple[float, float]:
         """Return coherence and p-value of carriers, one a family; the latter is 1 if they cannot be a stamp."""
         counted = grown.counted
-        is_unlike_KK = self._below_chance(view[counted] @ view[counted].T for view in self.views)
+        is_unlike_KK = below((view[counted] @ view[counted].T for view in self.views), self.likeness)
         is_unlike_KK.fill_diagonal_(False)
         n_unlike_K = is_unlike_KK.sum(1)
         counts_K = n_unlike_K >= LEAST_UNLIKE
@@ -170,11 +171,15 @@ class Crowd:
         all_agree = float((likeness_KK[is_unlike_KK] > AGREES).float().mean()) >= ALL_AGREE
         if coherence < COHERENCE or not (together >= TOGETHER or all_agree):
             return coherence, 1.0
-        alike_KP = torch.stack([view[counted] @ view.T for view in self.views]).sum(0)
+        alike_KP = self.others_alike(counted)
         alike_KP[:, is_carrier_P] = -torch.inf
-        alike_KP[self.family_P[counted][:, None] == self.family_P[None]] = -torch.inf
         by_stand_in_K = ((self.text_PD[alike_KP.argmax(1)] @ text_KD.T) * is_unlike_KK).sum(1)
         return coherence, signed_rank_p(((agreed_K - by_stand_in_K) / n_unlike_K)[counts_K])
+
+
+def below(alike: Iterable[Tensor], likeness: Sequence[float]) -> Tensor:
+    """Tell what is no more alike than a likeness, by every view; ``alike`` has a tensor for each: bool."""
+    return torch.stack([one <= most for one, most in zip(alike, likeness, strict=True)]).all(0)
 
 
 def by_chance(view_PD: Tensor, family_P: Tensor, share: float) -> float:

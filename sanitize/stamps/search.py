@@ -144,7 +144,8 @@ def find_stamps(
     """
     search = _Search(pictured, near, traits, family_N, workers, advance)
     by_picture = [*search.by_place(), *search.by_window(), *search.by_grain(), *search.by_tone()]
-    maybe = [*_adjusted(by_picture), *_adjusted([*search.by_caption()])]
+    by_caption = [*search.by_caption()]
+    maybe = [*_adjusted(by_picture, len(by_picture)), *_adjusted(by_caption, len(by_caption))]
     maybe = sorted((one for one in maybe if one.is_sure), key=lambda one: (one.p_value, -one.coherence))
     found, strength_SN = _sure(maybe, _strengths(maybe, pictured, near, workers=workers))
     strength_N, which_N = strength_SN.max(0) if found else (torch.zeros(len(family_N)), torch.zeros(len(family_N)))
@@ -292,10 +293,16 @@ def _pool(value_N: Tensor, most: int) -> tuple[Tensor, Tensor]:
     return pool, is_ordinary_N[pool]
 
 
-def _adjusted(tested: Sequence[Stamp]) -> list[Stamp]:
-    """Return groups that were tested in the same way with their p-values adjusted: Benjamini and Hochberg."""
-    adjusted = benjamini_hochberg([one.p_value for one in tested]).tolist()
-    return [replace(one, p_adjusted=p, n_tested=len(tested)) for one, p in zip(tested, adjusted, strict=True)]
+def _adjusted(stamps: Sequence[Stamp], n_tested: int) -> list[Stamp]:
+    """Return groups with their p-values adjusted for all that were tested in the same way: Benjamini and Hochberg.
+
+    Args:
+        stamps: some of them.
+        n_tested: how many there are; the rest counts as found by chance.
+    """
+    p_values = [one.p_value for one in stamps] + [1.0] * (n_tested - len(stamps))
+    adjusted = benjamini_hochberg(p_values).tolist()
+    return [replace(one, p_adjusted=p, n_tested=n_tested) for one, p in zip(stamps, adjusted, strict=False)]
 
 
 def _sure(maybe: Sequence[Stamp], strength_SN: Tensor) -> tuple[list[Stamp], Tensor]:
@@ -315,15 +322,13 @@ def _sure(maybe: Sequence[Stamp], strength_SN: Tensor) -> tuple[list[Stamp], Ten
         if is_carrier_N.any() and 2 * int((is_told_N & is_carrier_N).sum()) <= int(is_carrier_N.sum()):
             distinct.append(number)
             is_told_N |= is_carrier_N
-    adjusted: dict[int, float] = {}
+    told: dict[int, Stamp] = {}
     for by_captions in (False, True):
         numbers = [number for number in distinct if maybe[number].by_captions == by_captions]
-        p_values = [maybe[number].p_value for number in numbers]
-        n_others = maybe[numbers[0]].n_tested - len(numbers) if numbers else 0
-        adjusted |= dict(zip(numbers, benjamini_hochberg(p_values + [1.0] * n_others).tolist(), strict=False))
-    told = [(number, replace(maybe[number], p_adjusted=adjusted[number])) for number in distinct]
-    sure = [(number, stamp) for number, stamp in told if stamp.is_sure]
-    return [stamp for _, stamp in sure], strength_SN[[number for number, _ in sure]]
+        if numbers:
+            told |= zip(numbers, _adjusted([maybe[one] for one in numbers], maybe[numbers[0]].n_tested), strict=True)
+    sure = [number for number in distinct if told[number].is_sure]
+    return [told[number] for number in sure], strength_SN[sure]
 
 
 def _strengths(stamps: Sequence[Stamp], pictured: Pictured, near: Neighbourhood, *, workers: int) -> Tensor:

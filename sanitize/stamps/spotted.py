@@ -65,6 +65,7 @@ class Spots:
     def __init__(self, crowd: Crowd, detail_PSC: Tensor, place_P2: Tensor) -> None:
         self._beside, self._detail_PSC, self._place_P2 = Beside.of(crowd), detail_PSC, place_P2
         self._ordinary = evenly_spaced(len(detail_PSC), N_ORDINARY)
+        self._ordinary_GG = self._agreed(self._ordinary)
 
     def test(self, mates: Tensor) -> Spotted | None:
         """Look for a detail that images share, one a family; return the group that was tested, if it came to that."""
@@ -117,7 +118,7 @@ class Spots:
 
     def _is_local(self, found: Spotted) -> bool:
         """Tell whether a group agrees in few places nearly as much as at its own, more than ordinary images do."""
-        agreed_GG = self._agreed(found.rows) - self._agreed(self._ordinary)
+        agreed_GG = self._agreed(found.rows) - self._ordinary_GG
         return int((agreed_GG >= NEARLY * agreed_GG[found.y, found.x]).sum()) <= MOST_PLACES
 
     def _agreed(self, rows: Tensor) -> Tensor:

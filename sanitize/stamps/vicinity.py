@@ -17,7 +17,7 @@ from torch import Tensor
 
 from roclip_audit.core.groups import one_of_each
 from roclip_audit.core.ranktest import signed_rank_p
-from roclip_audit.sanitize.stamps.crowd import AGREES, LEAST_FAMILIES, Crowd, by_chance
+from roclip_audit.sanitize.stamps.crowd import AGREES, LEAST_FAMILIES, Crowd, below, by_chance
 
 MATES = 96  # images of the nearest captions, one a family
 COVERED = 32  # of them that are no seeds any more, with their families
@@ -78,10 +78,8 @@ class Beside:
 
     def may_speak(self, ones: Tensor, others: Tensor) -> Tensor:
         """Tell of which others each of some may be held against: other images that are no look-alikes: bool [O, P]."""
-        apart_OP = ones[:, None] != others
-        for view, likeness in zip(self.crowd.views, self.alike, strict=True):
-            apart_OP &= view[ones] @ view[others].T <= likeness
-        return apart_OP
+        is_unlike_OP = below((view[ones] @ view[others].T for view in self.crowd.views), self.alike)
+        return is_unlike_OP & (ones[:, None] != others)
 
     def stand_ins(self, mates: Tensor, may_be_P: Tensor | None = None) -> Tensor | None:
         """Return the images most like each, of other families and captions: int64 [M, 3]; None if there are few.
@@ -91,12 +89,11 @@ class Beside:
             may_be_P: bool, those that are taken first: what the mates were chosen for.
         """
         crowd = self.crowd
-        alike_MP = torch.stack([view[mates] @ view.T for view in crowd.views]).sum(0)
+        alike_MP = crowd.others_alike(mates)
         alike_MP[:, crowd.text_PD @ crowd.text_PD[mates].mean(0) > AGREES] = -torch.inf
         alike_MP[:, mates] = -torch.inf
         if may_be_P is not None:
             alike_MP[:, ~may_be_P] -= 2 * len(crowd.views)  # after all others
-        alike_MP[crowd.family_P[mates][:, None] == crowd.family_P] = -torch.inf
         alike_MK, stand_in_MK = alike_MP.topk(min(N_STAND_INS, alike_MP.shape[1]), dim=1)
         return stand_in_MK if bool(alike_MK.isfinite().all()) else None
 
