@@ -4,11 +4,12 @@
     python benchmarks/bench_defence.py data/icons --scale cpu-small --jobs 2  # 6,000 pairs
     python benchmarks/bench_defence.py data/icons --scale cpu      # 10,000 pairs, 32 pixels; ten minutes an arm
     python benchmarks/bench_defence.py data/icons --scale cpu-50k  # 50,000 pairs; twenty minutes an arm
-    python benchmarks/bench_defence.py data/icons --scale gpu      # one GPU: 60,000 pairs, 64 pixels, bf16, compiled
+    python benchmarks/bench_defence.py data/icons --scale gpu      # one GPU: all pairs, 64 pixels, bf16
 
 For every seed: draw pairs, plant targeted poisoning and a patch backdoor, scan, then train each arm on the same
-poisoned pairs with the same number of steps, and evaluate. Finished arms are kept in the work folder, so that a run can
-be stopped and goes on. Writes ``results/DATE-defence-SCALE.json`` and ``.md``.
+poisoned pairs with the same number of steps, and evaluate. Arms of all seeds run side by side, as many as ``--jobs``
+says. What is finished is kept in the work folder, so that a run can be stopped and goes on. Writes
+``results/DATE-defence-SCALE.json`` and ``.md``.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
+from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,6 @@ from typing import Any
 import torch
 
 from roclip_audit import __version__
-from roclip_audit.cli.scan import scan_and_ingest
 from roclip_audit.core.parallel import default_workers
 from roclip_audit.core.progress import PlainReporter, SilentReporter
 from roclip_audit.core.run import RunFolder, work_key, write_json
@@ -47,7 +48,7 @@ from roclip_audit.train.evaluation import EvalConfig, evaluate
 from roclip_audit.train.planting.poison import poison
 from roclip_audit.train.planting.rewrite import NewPair, write_shard
 from roclip_audit.train.recipes import small
-from roclip_audit.train.trainer import train
+from roclip_audit.train.trainer import TrainReport, train
 
 TEMPLATES = ("{}", "a {}", "{} icon", "{} symbol", "icon of {}")
 """Prompts in the style of the captions: the 80 of CLIP speak of photographs, which these captions never do."""
@@ -67,7 +68,6 @@ class Scale:
         n_targets, targeted_rate: pictures of the targeted attack, and share of the pairs for each.
         backdoor: patch backdoor as ``poison`` reads it, target left out.
         recipe: of all arms, but for what an arm changes.
-        compile: let torch compile the towers.
     """
 
     n_pairs: int
@@ -76,7 +76,12 @@ class Scale:
     targeted_rate: float
     backdoor: str
     recipe: Recipe
-    compile: bool = False
+
+    @property
+    def data_key(self) -> str:
+        """Names what is planted in what; how it is trained on is no part of it."""
+        settings = {name: value for name, value in asdict(self).items() if name != "recipe"}
+        return work_key(settings)[:8]
 
 
 SCALES = {
@@ -108,10 +113,9 @@ SCALES = {
         n_pairs=0,
         n_classes=100,
         n_targets=16,
-        targeted_rate=0.0004,
-        backdoor="badnets_fixed:{}:0.0035:side=0.2,captions=natural,kind=yellow",
-        recipe=replace(small(60_000, has_gpu=True), epochs=24, batch_size=512),
-        compile=True,
+        targeted_rate=0.0005,
+        backdoor="badnets_fixed:{}:0.005:side=0.25,captions=natural,kind=yellow",
+        recipe=replace(small(50_000, has_gpu=True), epochs=32, batch_size=512),
     ),
 }
 
@@ -233,12 +237,13 @@ def prepare(data: Path, folder: Path, scale: Scale, seed: int) -> None:
 
 def scan_once(folder: Path, where: str, workers: int) -> dict[str, Any]:
     """Scan the poisoned pairs and write the selection; return how well it did."""
-    from roclip_audit.audit.query import run_query
-    from roclip_audit.audit.select import write_selection
-    from roclip_audit.sanitize.scan import ScanConfig
-
     run, selection, facts = RunFolder(folder / "audit"), folder / "selection.parquet", folder / "scan.json"
     if not facts.exists():
+        from roclip_audit.audit.query import run_query
+        from roclip_audit.audit.select import write_selection
+        from roclip_audit.cli.scan import scan_and_ingest
+        from roclip_audit.sanitize.scan import ScanConfig
+
         started = time.monotonic()
         scan_and_ingest(
             ScanConfig(shards=(str(folder / "shards"),), out=run.root, workers=workers), PlainReporter(period_s=60)
@@ -255,44 +260,40 @@ def scan_once(folder: Path, where: str, workers: int) -> dict[str, Any]:
     return found
 
 
-def run_arm(folder: Path, name: str, scale: Scale, seed: int, device: str) -> dict[str, Any]:
-    """Train one arm and return what it took; its model lies in ``folder/runs/NAME``."""
-    arm, out = ARMS[name], folder / "runs" / name
-    done = out / "manifest.json"
-    if not done.exists():
-        shutil.rmtree(out, ignore_errors=True)
-        selection = folder / "selection.parquet" if arm.curated else None
-        table = read_pairs(expand_shards([str(folder / "shards")]), selection=selection)
-        config = TrainConfig(
-            out=out,
-            recipe=scale.recipe,
-            method=arm.method,
-            strict=arm.strict,
-            augment=arm.augment,
-            seed=seed,
-            device=device,
-            compile=scale.compile,
-            cache="memory",
-        )
-        train(config, table, reporter=PlainReporter(period_s=60))
-        (out / "checkpoint.safetensors").unlink(missing_ok=True)
-    report: dict[str, Any] = json.loads(done.read_text())["report"]
-    return {name: value for name, value in report.items() if name not in {"out", "model"}}
+def train_arm(folder: Path, out: Path, name: str, scale: Scale, *, seed: int, device: str, workers: int) -> TrainReport:
+    """Train one arm on the pairs of a seed."""
+    arm = ARMS[name]
+    shutil.rmtree(out, ignore_errors=True)
+    selection = folder / "selection.parquet" if arm.curated else None
+    table = read_pairs(expand_shards([str(folder / "shards")]), selection=selection)
+    config = TrainConfig(
+        out=out,
+        recipe=scale.recipe,
+        method=arm.method,
+        strict=arm.strict,
+        augment=arm.augment,
+        seed=seed,
+        device=device,
+        cache="memory",
+        workers=workers,
+    )
+    report = train(config, table, reporter=PlainReporter(period_s=60))
+    (out / "checkpoint.safetensors").unlink(missing_ok=True)
+    return report
 
 
-def measure(folder: Path, names: Sequence[str], device: str) -> dict[str, Any]:
-    """Evaluate all arms of a seed side by side."""
+def measure(folder: Path, model: Path, *, device: str, workers: int) -> dict[str, Any]:
+    """Evaluate one arm."""
     config = EvalConfig(
-        checkpoints=tuple(str(folder / "runs" / name) for name in names if name != "clip"),
-        undefended=str(folder / "runs" / "clip"),
+        checkpoints=(str(model),),
         data=str(folder / "test"),
         probe_train=str(folder / "probe"),
         attack=folder / "truth",
         templates=folder / "templates.txt",
         device=device,
+        workers=workers,
     )
-    report: dict[str, Any] = evaluate(config, SilentReporter()).as_json()
-    return report
+    return row_of(evaluate(config, SilentReporter()).as_json()["models"][0])
 
 
 def row_of(result: dict[str, Any]) -> dict[str, Any]:
@@ -376,32 +377,51 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     parser.add_argument("--where", default=RISKIEST_FIFTH, help="what the curated arms leave out")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--jobs", type=int, default=1, help="seeds side by side, the cores dealt out among them")
+    parser.add_argument("--jobs", type=int, default=1, help="arms side by side, the cores dealt out among them")
     options = parser.parse_args()
     started = time.monotonic()
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in options.arms}
-    facts: dict[str, Any] = {"scale": options.scale, "scans": {}, "training": {}}
+    facts: dict[str, Any] = {"scale": options.scale, "jobs": options.jobs}
+    facts["training"] = {seed: {} for seed in options.seeds}
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
-        for seed, result in zip(options.seeds, pool.map(partial(run_seed, options), options.seeds), strict=True):
-            facts["scans"] |= {seed: result["scan"]} if result["scan"] else {}
-            facts["training"][seed] = result["training"]
-            for name, row in result["rows"].items():
-                rows[name].append(row)
+        scans = dict(zip(options.seeds, pool.map(partial(run_seed, options), options.seeds), strict=True))
+        cells = sorted(product(options.arms, options.seeds), key=lambda cell: ARMS[cell[0]].method != "safeclip")
+        for (name, seed), found in zip(cells, pool.map(partial(run_arm, options), cells), strict=True):
+            facts["training"][seed][name] = found["training"]
+            rows[name].append(found["row"])
+    facts["scans"] = {seed: scan for seed, scan in scans.items() if scan}
     facts["minutes"] = round((time.monotonic() - started) / 60)
     write_results(options, SCALES[options.scale], rows, facts)
 
 
-def run_seed(options: argparse.Namespace, seed: int) -> dict[str, Any]:
-    """Do what is missing of a seed; return its scan (empty if no arm needs one), trainings and rows by arm."""
-    scale, workers = SCALES[options.scale], max(1, default_workers() // options.jobs)
+def workers_of(options: argparse.Namespace) -> int:
+    """Let torch use the cores of one of the jobs; return how many they are."""
+    workers = max(1, default_workers() // options.jobs)
     torch.set_num_threads(workers)
-    folder = options.work / f"{work_key(asdict(scale), options.where)[:8]}-{seed}"
+    return workers
+
+
+def run_seed(options: argparse.Namespace, seed: int) -> dict[str, Any]:
+    """Prepare a seed's pairs where that is missing; return their scan (empty if no arm needs one)."""
+    scale, workers = SCALES[options.scale], workers_of(options)
+    folder = options.work / f"{scale.data_key}-{seed}"
     prepare(options.data, folder, scale, seed)
-    scanned = scan_once(folder, options.where, workers) if any(ARMS[name].curated for name in options.arms) else {}
-    training = {name: run_arm(folder, name, scale, seed, options.device) for name in options.arms}
-    models = measure(folder, options.arms, options.device)["models"]
-    rows = {Path(one["checkpoint"].removeprefix("local-dir:")).parent.name: row_of(one) for one in models}
-    return {"scan": scanned, "training": training, "rows": rows}
+    return scan_once(folder, options.where, workers) if any(ARMS[name].curated for name in options.arms) else {}
+
+
+def run_arm(options: argparse.Namespace, cell: tuple[str, int]) -> dict[str, Any]:
+    """Train and measure an arm where that is missing; return what training took, and its row."""
+    (name, seed), scale, workers = cell, SCALES[options.scale], workers_of(options)
+    folder = options.work / f"{scale.data_key}-{seed}"
+    out = folder / "runs" / f"{name}-{work_key(asdict(scale.recipe), options.where)[:8]}"
+    done = out / "row.json"
+    if not done.exists():
+        report = train_arm(folder, out, name, scale, seed=seed, device=options.device, workers=workers).as_json()
+        training = {key: value for key, value in report.items() if key not in {"out", "model"}}
+        row = measure(folder, out / "model", device=options.device, workers=workers)
+        write_json(done, {"training": training, "row": row})
+    found: dict[str, Any] = json.loads(done.read_text())
+    return found
 
 
 def write_results(

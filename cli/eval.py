@@ -24,8 +24,6 @@ EXAMPLES = """Examples:
 LABELLED is a folder of class folders, or shards whose samples have a member cls or a json field class.
 TRUTH is the folder that `roclip-audit poison` wrote the truth to.
 
-The linear probe needs scikit-learn: pip install 'roclip-audit[eval]'.
-
 Exit codes: 0 ok; 2 usage or configuration; 3 finished, but some pictures could not be read."""
 
 

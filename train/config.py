@@ -88,7 +88,7 @@ class TrainConfig:
         device: auto, cpu, cuda.
         workers: threads that prepare batches.
         compile: let torch compile the towers.
-        checkpoint_s: write a checkpoint at least so often, and after every epoch.
+        checkpoint_s: write a checkpoint at least so often, and after every epoch that is long beside the writing.
         tensorboard: log for TensorBoard as well.
     """
 

@@ -43,6 +43,8 @@ from roclip_audit.train.towers import on_device
 
 LOG_STEPS: Final = 10
 """Steps between two lines of the metrics."""
+MOST_SAVING: Final = 0.1
+"""Share of the time that checkpoints after epochs may take: epochs of seconds on a GPU do not each write theirs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +139,7 @@ class _Run:
         self.checkpoint = config.out / CHECKPOINT_NAME
         self.cursor = Cursor()
         self.n_steps = self._count_steps()
-        self._saved_at = time.monotonic()
+        self._saved_at, self._saving_s = time.monotonic(), 0.0
 
     def _batches(self, epoch: int) -> Order:
         order = epoch_order(self.table.shard_N, seed=self.config.seed, epoch=epoch, buffer=self.recipe.shuffle_buffer)
@@ -183,7 +185,11 @@ class _Run:
                 except KeyboardInterrupt:
                     self._save()
                     raise
-                self._save()
+                is_over = self.cursor.epoch > self.recipe.epochs
+                least_s = min(self.config.checkpoint_s, self._saving_s / MOST_SAVING)
+                if is_over or time.monotonic() - self._saved_at >= least_s:
+                    self._save()
+        self.world.wait()
 
     @contextmanager
     def _journal(self) -> Iterator[Journal | None]:
@@ -300,7 +306,8 @@ class _Run:
         return f"epoch {epoch} of {self.recipe.epochs}, loss {value:.3f}"
 
     def _save(self) -> None:
-        """Write a checkpoint; every rank waits for it."""
+        """Let the main process write a checkpoint. When it is due, each rank's clock says otherwise: nobody waits."""
+        started = time.monotonic()
         if self.world.is_main:
             save_checkpoint(
                 self.checkpoint,
@@ -311,7 +318,7 @@ class _Run:
                 method_state=self.parts.method.state(),
             )
         self._saved_at = time.monotonic()
-        self.world.wait()
+        self._saving_s = self._saved_at - started
 
     def _finish(self, report: TrainReport) -> None:
         """Write model, plot and, last, the manifest."""

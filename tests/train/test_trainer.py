@@ -17,7 +17,8 @@ from torch import Tensor
 
 from roclip_audit.core.errors import ConfigError, ShardError
 from roclip_audit.core.shards import expand_shards
-from roclip_audit.train.checkpoint import CHECKPOINT_NAME, read_checkpoint
+from roclip_audit.train import trainer
+from roclip_audit.train.checkpoint import CHECKPOINT_NAME, Cursor, read_checkpoint, save_checkpoint
 from roclip_audit.train.data.order import epoch_batches, epoch_order
 from roclip_audit.train.data.pairs import PairTable, read_pairs
 from roclip_audit.train.journal import read_metrics
@@ -148,6 +149,41 @@ def test_another_seed_is_another_run(
 ) -> None:
     train(make_config(tmp_path / "run", place / "vit.json", seed=1), table)
     assert not same(weights(tmp_path / "run"), weights(uninterrupted["clip-vit"]))
+
+
+class Clock(StopsAfter):
+    """A clock by which every step takes a second; also the reporter that sees the steps."""
+
+    def __init__(self) -> None:
+        super().__init__(1_000)
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def advance(self, n: int, **how: Any) -> None:
+        super().advance(n, **how)
+        self.now += 1
+
+
+@pytest.mark.parametrize(("takes_s", "n_saves"), [(0.1, 4), (60.0, 2)])
+def test_checkpoints_of_short_epochs_wait_until_they_cost_little(
+    place: Path, tmp_path: Path, table: PairTable, monkeypatch: pytest.MonkeyPatch, takes_s: float, n_saves: int
+) -> None:
+    """The first epoch, of which nothing is known, and the last one are written in any case."""
+    saves: list[int] = []
+    clock = Clock()
+
+    def save(path: Path, *, cursor: Cursor, **state: Any) -> None:
+        saves.append(cursor.epoch)
+        clock.now += takes_s
+        save_checkpoint(path, cursor=cursor, **state)
+
+    monkeypatch.setattr(trainer, "save_checkpoint", save)
+    monkeypatch.setattr(trainer, "time", clock)
+    train(make_config(tmp_path / "run", place / "vit.json", recipe_epochs=4), table, reporter=clock)
+    assert len(saves) == n_saves
+    assert saves[-1] == 5
 
 
 def test_a_complete_run_that_is_resumed_stays_as_it_is(place: Path, tmp_path: Path, table: PairTable) -> None:

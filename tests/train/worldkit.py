@@ -67,7 +67,7 @@ def first_steps(config: TrainConfig, table: PairTable, world: World) -> dict[str
 
 
 def run_all(place: Path, out: Path, ports: list[str]) -> None:
-    """Take first steps of every kind of run, then train it to its end."""
+    """Take first steps of every kind of run, then train it to its end; ranks differ in when a checkpoint is due."""
     table = read_pairs(expand_shards([str(place / "shards")]))
     ports = ports.copy()
     for name, changes in RUNS.items():
@@ -81,7 +81,8 @@ def run_all(place: Path, out: Path, ports: list[str]) -> None:
             )
         if ports:
             os.environ["MASTER_PORT"] = ports.pop()
-        train(make_config(out / name, place / "vit.json", **changes), table)
+        interval = 0.0 if world.is_main else 600.0
+        train(make_config(out / name, place / "vit.json", **changes, checkpoint_s=interval), table)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ SIGMA_PX: Final = (0.1, 2.0)
 _REFERENCE_PX: Final = 224
 _GREY: Final = (0.299, 0.587, 0.114)
 _RGB_TO_YIQ: Final = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
+_YIQ_TO_RGB: Final = torch.linalg.inv(torch.tensor(_RGB_TO_YIQ)).tolist()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,11 +181,11 @@ def colour_map(mean_N3: Tensor, draws_ND: Tensor, config: AugmentConfig) -> tupl
 
 def _hue(turn_N: Tensor) -> Tensor:
     """Return the maps that turn the chroma plane of YIQ, [N, 3, 3]."""
-    to_yiq = torch.tensor(_RGB_TO_YIQ, device=turn_N.device)
+    to_yiq, to_rgb = (torch.tensor(matrix, device=turn_N.device) for matrix in (_RGB_TO_YIQ, _YIQ_TO_RGB))
     cosine, sine, zero, one = turn_N.cos(), turn_N.sin(), torch.zeros_like(turn_N), torch.ones_like(turn_N)
     rows = [[one, zero, zero], [zero, cosine, -sine], [zero, sine, cosine]]
     turn_N33 = torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
-    turned: Tensor = torch.linalg.inv(to_yiq) @ turn_N33 @ to_yiq
+    turned: Tensor = to_rgb @ turn_N33 @ to_yiq
     return turned
 
 

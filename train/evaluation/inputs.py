@@ -14,7 +14,6 @@ from roclip_audit.train.evaluation.attack_truth import AttackTruth, read_attack_
 from roclip_audit.train.evaluation.class_names import read_class_names, same_class
 from roclip_audit.train.evaluation.config import EvalConfig
 from roclip_audit.train.evaluation.labelled import Labelled, read_labelled
-from roclip_audit.train.evaluation.probe import require_sklearn
 from roclip_audit.train.evaluation.retrieval import Pairs, draw_pairs
 from roclip_audit.train.evaluation.zero_shot import read_templates
 
@@ -57,10 +56,7 @@ def read_inputs(config: EvalConfig) -> Inputs:
     Raises:
         ConfigError: something is missing or does not fit.
         ShardError: a shard is damaged.
-        MissingExtraError: a probe is asked for and scikit-learn is not installed.
     """
-    if config.probe_train is not None:
-        require_sklearn()
     classes = read_class_names(config.classes) if config.classes is not None else None
     templates = read_templates(config.templates) if config.templates is not None else TEMPLATES
     data = _labelled(config, config.data, "--data", classes)

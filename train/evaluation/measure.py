@@ -97,6 +97,7 @@ class _Measurement:
             tested.features_ND,
             data.labels_N[tested.rows_N],
             self.seed,
+            device=self.embedder.device,
         )
 
     def retrieval(self) -> RetrievalResult | None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from roclip_audit.core.errors import ConfigError, MissingExtraError
-from roclip_audit.train.evaluation.probe import linear_probe, require_sklearn, validation_split
+from roclip_audit.core.errors import ConfigError
+from roclip_audit.train.evaluation.probe import linear_probe, validation_split
 from roclip_audit.train.evaluation.proportion import Proportion
 
 
@@ -66,10 +64,3 @@ def test_too_little_to_train_on() -> None:
     for labels in ([0, 1, 2], [0, 0, 0]):
         with pytest.raises(ConfigError, match="two classes"):
             linear_probe(X, np.asarray(labels), X, np.asarray(labels), 0)
-
-
-def test_without_scikit_learn_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "path", [])
-    monkeypatch.setattr(sys, "modules", {name: module for name, module in sys.modules.items() if name != "sklearn"})
-    with pytest.raises(MissingExtraError, match=r"roclip-audit\[eval\]"):
-        require_sklearn()
