@@ -77,11 +77,10 @@ class Scale:
     backdoor: str
     recipe: Recipe
 
-    @property
-    def data_key(self) -> str:
-        """Names what is planted in what; how it is trained on is no part of it."""
+    def data_key(self, where: str) -> str:
+        """Name what is planted in what, and what a scan leaves out; how it is trained on is no part of it."""
         settings = {name: value for name, value in asdict(self).items() if name != "recipe"}
-        return work_key(settings)[:8]
+        return work_key(settings, where)[:8]
 
 
 SCALES = {
@@ -404,7 +403,7 @@ def workers_of(options: argparse.Namespace) -> int:
 def run_seed(options: argparse.Namespace, seed: int) -> dict[str, Any]:
     """Prepare a seed's pairs where that is missing; return their scan (empty if no arm needs one)."""
     scale, workers = SCALES[options.scale], workers_of(options)
-    folder = options.work / f"{scale.data_key}-{seed}"
+    folder = options.work / f"{scale.data_key(options.where)}-{seed}"
     prepare(options.data, folder, scale, seed)
     return scan_once(folder, options.where, workers) if any(ARMS[name].curated for name in options.arms) else {}
 
@@ -412,8 +411,8 @@ def run_seed(options: argparse.Namespace, seed: int) -> dict[str, Any]:
 def run_arm(options: argparse.Namespace, cell: tuple[str, int]) -> dict[str, Any]:
     """Train and measure an arm where that is missing; return what training took, and its row."""
     (name, seed), scale, workers = cell, SCALES[options.scale], workers_of(options)
-    folder = options.work / f"{scale.data_key}-{seed}"
-    out = folder / "runs" / f"{name}-{work_key(asdict(scale.recipe), options.where)[:8]}"
+    folder = options.work / f"{scale.data_key(options.where)}-{seed}"
+    out = folder / "runs" / f"{name}-{work_key(asdict(scale.recipe))[:8]}"
     done = out / "row.json"
     if not done.exists():
         report = train_arm(folder, out, name, scale, seed=seed, device=options.device, workers=workers).as_json()
