@@ -34,6 +34,7 @@ from typing import Any
 
 import torch
 
+import roclip_audit.train
 from roclip_audit import __version__
 from roclip_audit.core.parallel import default_workers
 from roclip_audit.core.progress import PlainReporter, SilentReporter
@@ -412,7 +413,8 @@ def run_arm(options: argparse.Namespace, cell: tuple[str, int]) -> dict[str, Any
     """Train and measure an arm where that is missing; return what training took, and its row."""
     (name, seed), scale, workers = cell, SCALES[options.scale], workers_of(options)
     folder = options.work / f"{scale.data_key(options.where)}-{seed}"
-    out = folder / "runs" / f"{name}-{work_key(asdict(scale.recipe))[:8]}"
+    key = work_key(asdict(scale.recipe), asdict(ARMS[name]), options.device, training_code())
+    out = folder / "runs" / f"{name}-{key[:8]}"
     done = out / "row.json"
     if not done.exists():
         report = train_arm(folder, out, name, scale, seed=seed, device=options.device, workers=workers).as_json()
@@ -421,6 +423,12 @@ def run_arm(options: argparse.Namespace, cell: tuple[str, int]) -> dict[str, Any
         write_json(done, {"training": training, "row": row})
     found: dict[str, Any] = json.loads(done.read_text())
     return found
+
+
+def training_code() -> str:
+    """Hash the code that trains and measures: what another version did is not put into the same table."""
+    modules = sorted(Path(roclip_audit.train.__file__).parent.rglob("*.py"))
+    return work_key([module.read_text(encoding="utf-8") for module in modules])
 
 
 def write_results(

@@ -177,11 +177,12 @@ def train(
         tensorboard=tensorboard,
     )
     report = run(config, table, resume=resume, reporter=reporter)
-    if os.environ.get("RANK", "0") == "0":
-        if as_json:
-            print_json(report.as_json() | {"left_out": dict(table.left_out), "recipe": config.recipe.as_json()})
-        else:
-            print_facts(describe(report, table, config.recipe, config.method))
+    if os.environ.get("RANK", "0") != "0":
+        return  # with 0: torchrun takes any other code for a failure, and stops the process that writes the model
+    if as_json:
+        print_json(report.as_json() | {"left_out": dict(table.left_out), "recipe": config.recipe.as_json()})
+    else:
+        print_facts(describe(report, table, config.recipe, config.method))
     raise typer.Exit(EXIT_UNREADABLE if report.n_unreadable else EXIT_OK)
 
 

@@ -84,7 +84,7 @@ def assemble(config: TrainConfig, table: PairTable, world: World, reporter: Repo
         method=build_method(config.method, _settings(config, len(table), trainable.dim, world.device)),
         optimiser=_optimiser(towers.model, config),
         group_N=uid_groups(table.uid_N),
-        all_readable=isinstance(pictures, ResidentPictures) and pictures.all_readable,
+        all_readable=isinstance(pictures, ResidentPictures) and not world.any(not pictures.all_readable),
     )
 
 

@@ -9,13 +9,17 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from datetime import timedelta
+from typing import Any, Final
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from roclip_audit.core.errors import ConfigError
+
+PATIENCE: Final = timedelta(hours=6)
+"""How long ranks wait for another: the main process numbers the pictures of the whole data set alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +56,14 @@ class World:
         if self.size > 1:
             dist.broadcast(tensor, src=0)
         return tensor
+
+    def any(self, flag: bool) -> bool:
+        """Tell all ranks whether one of them says so."""
+        if self.size == 1:
+            return flag
+        flags = torch.tensor([flag], dtype=torch.uint8, device=self.device)
+        dist.all_reduce(flags, op=dist.ReduceOp.MAX)
+        return bool(flags)
 
     def wait(self) -> None:
         """Wait for all ranks."""
@@ -106,8 +118,11 @@ def joined(device_name: str) -> Iterator[World]:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    failed = True
     try:
         yield World(device=device, rank=dist.get_rank(), size=size)
+        failed = False
     finally:
-        dist.destroy_process_group()
+        if not (failed and device.type == "cuda"):  # NCCL would wait for the others, who wait for us
+            dist.destroy_process_group()

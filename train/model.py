@@ -103,7 +103,7 @@ def new_model(name: str, folder: Path, *, seed: int) -> TrainableModel:
     open_clip = import_open_clip()
     config = model_config(name)
     write_json(folder / CONFIG_NAME, {"model_cfg": config, "preprocess_cfg": {}})
-    with torch.random.fork_rng(), random_weights_expected():
+    with torch.random.fork_rng(devices=[]), random_weights_expected():
         torch.manual_seed(derive_seed(seed, "init"))
         try:
             model = open_clip.create_model(f"local-dir:{folder}", load_weights=False)

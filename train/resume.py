@@ -13,6 +13,8 @@ from roclip_audit.train.config import TrainConfig
 from roclip_audit.train.data.pairs import PairTable
 
 CONFIG_NAME = "config.json"
+FINISHED = ("manifest.json", "done")
+"""What a scan or a complete training leaves in its folder."""
 _HOW = frozenset({"out", "cache", "device", "workers", "compile", "checkpoint_s", "tensorboard"})
 """Settings that say how a run is computed, not what."""
 
@@ -42,6 +44,8 @@ def begin(config: TrainConfig, table: PairTable, *, resume: bool, is_main: bool)
         if is_main:
             if checkpoint.exists():
                 raise ConfigError(f"{config.out}: holds a run; go on with it by --resume, or name another --out")
+            if any((config.out / name).exists() for name in FINISHED):
+                raise ConfigError(f"{config.out}: holds an audit or a finished training; name another --out")
             write_json(config.out / CONFIG_NAME, {"settings": config_json(config), "data": table.fingerprint})
         return None
     saved = read_checkpoint(checkpoint)

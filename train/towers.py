@@ -41,7 +41,7 @@ def uses_bf16(precision: Precision, device: torch.device, image_px: int) -> bool
     if precision != "auto":
         return precision == "bf16"
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return image_px >= LEAST_BF16_PX and multiplies_bf16(cpu_features(read_text("/proc/cpuinfo")))
 
 
@@ -76,6 +76,8 @@ class Towers:
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's overloads
         if world.size > 1 and world.device.type == "cuda":
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        if getattr(model, "logit_bias", None) is not None:  # SigLIP's; no loss here uses it, and DDP waits for it
+            cast(Tensor, model.logit_bias).requires_grad_(False)
         self.model: nn.Module = model
         self._trained: nn.Module = model
         self._compiled = compiled

@@ -11,10 +11,11 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Final, cast
 
 import torch
@@ -96,11 +97,17 @@ def train(
     """
     if config.tensorboard:
         require_tensorboard()
-    with joined(config.device) as world, _held(config.out, world), torch.random.fork_rng():
+    with joined(config.device) as world, _held(config.out, world), _own_randomness(world):
         reporter = reporter if reporter is not None and world.is_main else SilentReporter()
         saved = begin(config, table, resume=resume, is_main=world.is_main)
         parts = assemble(config, table, world, reporter)
         return _Run(config, table, parts, world, reporter).go(saved)
+
+
+def _own_randomness(world: World) -> AbstractContextManager[None]:
+    """Give torch's random state back afterwards; that of the other GPUs is not touched, which would occupy them."""
+    devices = [torch.cuda.current_device()] if world.device.type == "cuda" else []
+    return cast("AbstractContextManager[None]", torch.random.fork_rng(devices=devices))
 
 
 @contextmanager
@@ -128,6 +135,31 @@ def whole_step() -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if caught:
         raise KeyboardInterrupt
+
+
+@contextmanager
+def held_interrupts(world: World) -> Iterator[list[int]]:
+    """Collect the first Ctrl-C, where there are several ranks: all have to stop after the same step. A second one acts.
+
+    Yields:
+        The signals so far.
+    """
+    caught: list[int] = []
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        caught.append(number)
+        if len(caught) > 1:
+            signal.default_int_handler(number, frame)
+
+    interruptible = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if world.size == 1 or not interruptible or threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
+    signal.signal(signal.SIGINT, hold)
+    try:
+        yield caught
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class _Run:
@@ -173,15 +205,20 @@ class _Run:
             resumed=saved is not None,
         )
         self._finish(report)
+        self.world.wait()
         return report
 
     def _train_epochs(self) -> None:
         total = self.n_steps * self.recipe.batch_size
-        with self._journal() as journal, self.reporter.stage("train", total=total) as progress:
+        with (
+            held_interrupts(self.world) as caught,
+            self._journal() as journal,
+            self.reporter.stage("train", total=total) as progress,
+        ):
             progress.advance(self.cursor.n_steps_done * self.recipe.batch_size, reused=True)
             while self.cursor.epoch <= self.recipe.epochs:
                 try:
-                    self._train_epoch(journal, progress)
+                    self._train_epoch(journal, progress, caught)
                 except KeyboardInterrupt:
                     self._save()
                     raise
@@ -189,7 +226,6 @@ class _Run:
                 least_s = min(self.config.checkpoint_s, self._saving_s / MOST_SAVING)
                 if is_over or time.monotonic() - self._saved_at >= least_s:
                     self._save()
-        self.world.wait()
 
     @contextmanager
     def _journal(self) -> Iterator[Journal | None]:
@@ -201,7 +237,7 @@ class _Run:
         ) as journal:
             yield journal
 
-    def _train_epoch(self, journal: Journal | None, progress: Progress) -> None:
+    def _train_epoch(self, journal: Journal | None, progress: Progress, caught: Sequence[int] = ()) -> None:
         epoch, method = self.cursor.epoch, self.parts.method
         self.parts.towers.set_mode(trains_text=method.trains_text(epoch))
         if self.cursor.step == 0:
@@ -228,6 +264,8 @@ class _Run:
                 )
                 detail = self._log(journal, loss, epoch)
             progress.advance(self.recipe.batch_size, n_errors=n_unreadable, detail=detail)
+            if self.world.any(bool(caught)):
+                raise KeyboardInterrupt
             if not is_last and time.monotonic() - self._saved_at > self.config.checkpoint_s:
                 self._save()
 

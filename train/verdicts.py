@@ -37,9 +37,9 @@ class Verdicts:
 
     def number(self, number_A: Tensor) -> None:
         """Say which pairs show the same picture: int64 [A], from 0, equal where they do."""
-        self.are_numbered = True
         self.number_A.copy_(number_A)
         self._n_times_A = torch.bincount(self.number_A, minlength=len(self.number_A))
+        self.are_numbered = True  # last: what is interrupted before is done again
 
     def joined(self, q_N: Tensor, pair_N: Tensor) -> Tensor:
         """Take note of rank shares; return what counts: the worst of late, its mean for a repeated picture.

@@ -114,11 +114,55 @@ def test_a_run_of_two_processes_may_be_looked_at_by_one(runs: tuple[Path, Path],
     assert report.resumed
 
 
+INTERRUPTED = """
+import os, signal, sys
+from pathlib import Path
+from roclip_audit.core.shards import expand_shards
+from roclip_audit.train.data.pairs import read_pairs
+from roclip_audit.train.trainer import _Run, train
+from tests.train.trainkit import make_config
+
+step = _Run._step
+
+def interrupted_step(self, batch, pairs, epoch):
+    if (epoch, batch.step, self.world.rank) == (2, 1, 1):
+        os.kill(os.getpid(), signal.SIGINT)
+    return step(self, batch, pairs, epoch)
+
+_Run._step = interrupted_step
+place = Path(sys.argv[1])
+config = make_config(place / "interrupted", place / "vit.json", method="roclip", checkpoint_s=600.0)
+try:
+    train(config, read_pairs(expand_shards([str(place / "shards")])))
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+def test_an_interrupt_of_one_rank_stops_all_after_the_same_step(runs: tuple[Path, Path], place: Path) -> None:
+    here = {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo", "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    here["MASTER_PORT"] = free_ports(1)[0]
+    command = [sys.executable, "-c", INTERRUPTED, str(place)]
+    ranks = [start(command, here | {"RANK": rank, "LOCAL_RANK": rank}) for rank in ("0", "1")]
+    try:
+        errors = [rank.communicate(timeout=100)[1] for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+    assert [rank.returncode for rank in ranks] == [130, 130], "\n".join(errors)
+    out = place / "interrupted"
+    assert read_checkpoint(out / CHECKPOINT_NAME).cursor.n_steps_done == 5
+    train(make_config(out, place / "vit.json", method="roclip"), make_table(place / "again-interrupted"), resume=True)
+    for name, expected in weights(runs[0] / "roclip-fixed").items():
+        torch.testing.assert_close(weights(out)[name], expected, rtol=1e-4, atol=2e-5)
+
+
 def test_alone_is_rank_0_of_1() -> None:
     with joined("cpu") as world:
         assert (world.rank, world.size, world.is_main) == (0, 1, True)
         tensor = torch.ones(3)
         assert world.gather(tensor) is tensor
+        assert (world.any(True), world.any(False)) == (True, False)
         world.wait()
 
 

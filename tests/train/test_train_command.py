@@ -135,6 +135,15 @@ def test_unreadable_pictures_end_with_3_and_are_counted(place: Path, tmp_path: P
 
 
 @pytest.mark.skipif(importlib.util.find_spec("tensorboard") is not None, reason="tensorboard is installed here")
+def test_other_ranks_say_nothing_and_end_with_0(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of any other code torchrun makes a failure, and stops the main process, which may still be writing."""
+    pictures = draw_samples(8, px=40)
+    make_shard(tmp_path / "odd" / "00000.tar", [*pictures, sample("b", image=b"no picture", caption="torn")])
+    monkeypatch.setenv("RANK", "1")
+    result = call(place, tmp_path / "run", "--json", shards=str(tmp_path / "odd"))
+    assert (result.exit_code, result.stdout) == (0, "")
+
+
 def test_tensorboard_without_the_package_ends_with_2(place: Path, tmp_path: Path) -> None:
     result = call(place, tmp_path / "run", "--tensorboard")
     assert (result.exit_code, "roclip-audit[tensorboard]" in result.stderr) == (2, True)

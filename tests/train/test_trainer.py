@@ -195,6 +195,18 @@ def test_a_complete_run_that_is_resumed_stays_as_it_is(place: Path, tmp_path: Pa
     assert (again.loss, again.n_steps, again.pairs_per_s) == (first.loss, 3, 0.0)
 
 
+@pytest.mark.parametrize("left", ["manifest.json", "done/index"])
+def test_a_folder_of_an_audit_or_of_a_finished_run_is_left_alone(
+    place: Path, tmp_path: Path, table: PairTable, left: str
+) -> None:
+    (tmp_path / "audit" / left).parent.mkdir(parents=True)
+    (tmp_path / "audit" / left).write_text("{}")
+    with pytest.raises(ConfigError, match="name another --out"):
+        train(make_config(tmp_path / "audit", place / "vit.json"), table)
+    assert (tmp_path / "audit" / left).read_text() == "{}"
+    assert not (tmp_path / "audit" / "config.json").exists()
+
+
 def test_metrics_tell_epochs_matches_and_the_rate_of_every_line(uninterrupted: dict[str, Path]) -> None:
     entries = read_metrics(uninterrupted["roclip-fixed-vit"])
     assert [(e["epoch"], e["n_steps_done"], e["is_matched"]) for e in entries] == [(1, 3, False), (2, 6, True)]

@@ -21,6 +21,8 @@ from roclip_audit.train.data.pictures import Canvases, Pictures
 from roclip_audit.train.methods.base import TextView
 
 AHEAD: Final = 3
+"""Batches that each thread prepares in advance, fewer where there are many threads: a batch may take 100 MB."""
+MOST_AHEAD: Final = 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +104,8 @@ def load_batches(
         tokens_VNL = tuple(tokens(pair_N, view, epoch=epoch, place=place) for place, view in enumerate(views))
         return Batch(step=step, pair_N=pair_N, canvases=pictures.load(pair_N), tokens_VNL=tokens_VNL)
 
-    yield from map_ordered(load, range(first_step, len(batches)), workers=workers, ahead=AHEAD, one_thread=False)
+    ahead = max(1, min(AHEAD, MOST_AHEAD // workers))
+    yield from map_ordered(load, range(first_step, len(batches)), workers=workers, ahead=ahead, one_thread=False)
 
 
 def pinned(tensor: Tensor, device: torch.device) -> Tensor:

@@ -92,8 +92,13 @@ def _on_scale_of(test_names: Sequence[str], probe: Labelled) -> NDArray[np.intp]
     if tuple(test_names) == probe.class_names:
         return probe.labels_N
     position: dict[str, int] = {}
-    for name in test_names:
-        position.setdefault(name.casefold(), len(position))
+    for index, name in enumerate(test_names):
+        first = position.setdefault(name.casefold(), index)
+        if first != index:
+            raise ConfigError(
+                f"--data: classes {first} and {index} are both called {name!r}, so the classes of --probe-train, which "
+                "are others, cannot be told by name; give both the same --classes"
+            )
     if not any(name.casefold() in position for name in probe.class_names):
         raise ConfigError(
             f"--probe-train: none of its classes is one of --data (they are {probe.class_names[0]!r}, ...)"

@@ -30,8 +30,12 @@ MAX_ITERATIONS: Final = 1_000
 VALIDATION_SHARE: Final = 0.2
 FIRST_DECADES: Final = (-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0)
 FINEST_STEP: Final = 1 / 8
+SCALE: Final = 1e8
+"""Factor on loss and gradients: torch's L-BFGS compares their products with fixed numbers."""
+_CHUNK: Final = 65_536
 MOST_GRADIENT: Final = 1e-6
 """Of any weight, where a fit ends. At 1e-4, scikit-learn's own limit, the result hangs on the way there."""
+LEAST_FALL: Final = 5e-4
 
 Matrix = NDArray[np.float32]
 Labels = NDArray[np.intp]
@@ -135,37 +139,54 @@ class _Fitted:
 
     def n_right(self, X: Matrix, y: Labels) -> int:
         """Count the pictures whose class is called."""
-        called_N = (_with_one(X, self.weights_DK.device) @ self.weights_DK).argmax(dim=1).cpu().numpy()
+        inputs = _with_one(X, self.weights_DK.device).split(_CHUNK)
+        called_N = torch.cat([(part @ self.weights_DK).argmax(dim=1) for part in inputs]).cpu().numpy()
         return int((self.classes_K[called_N] == y).sum())
 
 
 def _fit(X: Matrix, y: Labels, C: float, device: str) -> _Fitted:
-    """Minimise mean cross-entropy and 1 / (2 C N) of the squared weights, until no gradient is above MOST_GRADIENT."""
+    """Minimise mean cross-entropy and 1 / (2 C N) of the squared weights, until no gradient is above MOST_GRADIENT.
+
+    The gradients of many classes are small from the start: at most ``LEAST_FALL`` of the first one may be left.
+    """
     classes_K, label_N = np.unique(y, return_inverse=True)
     input_ND, wanted_N = _with_one(X, device), torch.from_numpy(label_N).to(device)
     weights_DK = torch.zeros(input_ND.shape[1], len(classes_K), dtype=input_ND.dtype, device=device, requires_grad=True)
+
+    def loss() -> Tensor:
+        weights_DK.grad = None
+        total = SCALE * weights_DK[:-1].square().sum() / (2 * C * len(y))
+        total.backward()
+        total = total.detach()
+        for inputs, wanted in zip(input_ND.split(_CHUNK), wanted_N.split(_CHUNK), strict=True):
+            part = SCALE * F.cross_entropy(inputs @ weights_DK, wanted, reduction="sum") / len(y)
+            part.backward()
+            total += part.detach()
+        return total
+
+    loss()
+    limit = min(MOST_GRADIENT * SCALE, LEAST_FALL * _greatest_gradient(weights_DK))
     optimiser = torch.optim.LBFGS(
         [weights_DK],
         max_iter=MAX_ITERATIONS,
         max_eval=2 * MAX_ITERATIONS,
-        tolerance_grad=MOST_GRADIENT,
+        tolerance_grad=limit,
         tolerance_change=0.0,
         history_size=10,
         line_search_fn="strong_wolfe",
     )
-
-    def loss() -> Tensor:
-        optimiser.zero_grad()
-        total = F.cross_entropy(input_ND @ weights_DK, wanted_N) + weights_DK[:-1].square().sum() / (2 * C * len(y))
-        total.backward()
-        return total
-
     optimiser.step(loss)
-    n_done = optimiser.state[weights_DK]["n_iter"]
-    return _Fitted(weights_DK.detach(), classes_K, bool(n_done < MAX_ITERATIONS))
+    loss()  # the gradient left behind is that of the last trial
+    return _Fitted(weights_DK.detach(), classes_K, converged=_greatest_gradient(weights_DK) <= limit)
+
+
+def _greatest_gradient(weights_DK: Tensor) -> float:
+    assert weights_DK.grad is not None
+    return float(weights_DK.grad.abs().max())
 
 
 def _with_one(X: Matrix, device: str | torch.device) -> Tensor:
     """Return float64 [N, D + 1] with a constant for the bias."""
-    input_ND = torch.from_numpy(X).to(device, torch.float64)
-    return F.pad(input_ND, (0, 1), value=1.0)
+    input_ND = torch.ones(len(X), X.shape[1] + 1, dtype=torch.float64, device=device)
+    input_ND[:, :-1] = torch.from_numpy(X).to(device)
+    return input_ND

@@ -109,6 +109,15 @@ def test_probe_labels_go_by_name(place: Path, tmp_path: Path) -> None:
         read_inputs(EvalConfig(checkpoints=("m",), data=str(place / "test"), probe_train=str(strangers)))
 
 
+def test_two_classes_of_one_name_are_refused_where_names_count(place: Path, tmp_path: Path) -> None:
+    colour_of = {"Crane": "blue", "crane": "red"}
+    test = class_folders(tmp_path / "test", {"Crane": 1, "crane": 1, "red": 1}, colour_of=colour_of)
+    train = class_folders(tmp_path / "train", {"crane": 1, "red": 1}, colour_of=colour_of)
+    with pytest.raises(ConfigError, match="classes 0 and 1 are both called 'crane'"):
+        read_inputs(EvalConfig(checkpoints=("m",), data=str(test), probe_train=str(train)))
+    assert read_inputs(EvalConfig(checkpoints=("m",), data=str(test), probe_train=str(test))).probe_labels is not None
+
+
 def test_targeted_needs_names_only_and_triggers_need_pictures(place: Path, tmp_path: Path) -> None:
     names = tmp_path / "names.txt"
     names.write_text("red\ngreen\n")

@@ -7,7 +7,8 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from roclip_audit.core.errors import ConfigError
-from roclip_audit.train.evaluation.probe import linear_probe, validation_split
+from roclip_audit.train.evaluation import probe
+from roclip_audit.train.evaluation.probe import _fit, linear_probe, validation_split
 from roclip_audit.train.evaluation.proportion import Proportion
 
 
@@ -37,12 +38,41 @@ def test_the_penalty_is_the_best_of_those_tried_on_the_split() -> None:
     assert 10 <= len(decades) <= 15
     assert all(decade * 8 == round(decade * 8) for decade in decades)
     for decade, accuracy in found.sweep:
-        model = LogisticRegression(solver="lbfgs", C=10.0**decade, max_iter=1000, tol=1e-6).fit(train_X[~held], train_y[~held])
+        model = LogisticRegression(solver="lbfgs", C=10.0**decade, max_iter=1000, tol=1e-6).fit(
+            train_X[~held], train_y[~held]
+        )
         assert accuracy == pytest.approx((model.predict(train_X[held]) == train_y[held]).mean())
     best = max(accuracy for _, accuracy in found.sweep)
     assert found.validation.share == best
     tied = [decade for decade, accuracy in found.sweep if accuracy == best]
     assert np.log10(found.C) == pytest.approx(tied[(len(tied) - 1) // 2])
+
+
+def test_a_strong_penalty_and_many_classes_converge() -> None:
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(200, 16))
+    y = np.repeat(np.arange(200), 3)
+    X = (centres[y] + 0.3 * rng.normal(size=(600, 16))).astype(np.float32)
+    X /= np.linalg.norm(X, axis=1, keepdims=True)
+    found = linear_probe(X, y, X, y, 0)
+    assert found.converged
+    assert found.accuracy.share > 0.9
+    weak = _fit(X, y, 1e-6, "cpu")
+    assert weak.converged
+    input_ND = np.c_[X, np.ones(600)].astype(np.float64)
+    logits = input_ND @ weak.weights_DK.numpy()
+    share = np.exp(logits - logits.max(axis=1, keepdims=True))
+    share /= share.sum(axis=1, keepdims=True)
+    gradient = input_ND.T @ (share - np.eye(200)[y]) / 600
+    gradient[:-1] += weak.weights_DK.numpy()[:-1] / (1e-6 * 600)
+    assert np.abs(gradient).max() <= 1e-6
+
+
+def test_rows_are_taken_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    (train_X, train_y), (test_X, test_y) = blobs(120, 0), blobs(80, 1)
+    whole = linear_probe(train_X, train_y, test_X, test_y, 0)
+    monkeypatch.setattr(probe, "_CHUNK", 7)
+    assert linear_probe(train_X, train_y, test_X, test_y, 0) == whole
 
 
 def test_the_split_takes_a_fifth_of_each_class_and_never_the_only_picture() -> None:
