@@ -52,6 +52,7 @@ class Planted:
         captions_alike: the carriers' captions are.
         captions_apart: how far from each other all the same; 0 for equal ones.
         pictures_alike: the carriers' pictures are, in both views.
+        pictures_apart: how far from each other all the same.
         carriers: rows.
     """
 
@@ -61,6 +62,7 @@ class Planted:
         captions_alike: bool = True,
         captions_apart: float = 0.7,
         pictures_alike: bool = False,
+        pictures_apart: float = 0.3,
         carriers: Tensor = CARRIERS,
     ) -> None:
         self.carriers = carriers
@@ -70,7 +72,7 @@ class Planted:
         if captions_alike:
             text_ND[carriers] = text_ND[0] + captions_apart * text_ND[carriers]
         if pictures_alike:
-            image_NVR[carriers] = image_NVR[0] + 0.3 * image_NVR[carriers]
+            image_NVR[carriers] = image_NVR[0] + pictures_apart * image_NVR[carriers]
         self.grain = torch.randint(-4, 5, (N, GRAIN_PX, GRAIN_PX), generator=rng).to(torch.int8)
         self.image_NVR, nothing = image_NVR, torch.zeros(N, 1)
         self.near = Neighbourhood(

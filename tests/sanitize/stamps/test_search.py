@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from roclip_audit.core.run import RunFolder
 from roclip_audit.sanitize.detail import DIM, GRID
-from roclip_audit.sanitize.stamps import crowd, search
+from roclip_audit.sanitize.stamps import bent, crowd, search
 from roclip_audit.sanitize.stamps.crowd import LEAST_FAMILIES
 from roclip_audit.sanitize.stamps.search import LEVEL, n_steps
 from roclip_audit.sanitize.stamps.told import read_stamps, write_stamps
@@ -169,6 +169,14 @@ def test_captions_that_look_alikes_have_too_are_no_evidence(kind: str) -> None:
     planted.near.image_ND[twins] = functional.normalize(planted.image_NVR[twins, 0], dim=1)
     planted.near.text_ND[twins] = planted.near.text_ND[CARRIERS]
     assert planted.find().found == ()
+
+
+def test_one_thing_that_everybody_draws_at_a_slant_is_not_warped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Telephones are no look-alikes of each other, but any two are more alike than two pictures of anything."""
+    planted = Planted(pictures_alike=True, pictures_apart=2.0).bend()
+    assert planted.find().found == ()
+    monkeypatch.setattr(bent, "UNLIKE", 0.0)
+    assert [stamp.kind for stamp in planted.find().found] == ["bend"]
 
 
 @pytest.mark.parametrize("kind", ["place", "bend"])
