@@ -16,7 +16,7 @@ from roclip_audit.sanitize.align import Neighbourhood
 from roclip_audit.sanitize.dataset import RowArray
 from roclip_audit.sanitize.detail import GRID
 from roclip_audit.sanitize.stamps.bend import BendLook
-from roclip_audit.sanitize.stamps.bent import Bends
+from roclip_audit.sanitize.stamps.bent import COARSE, Bends
 from roclip_audit.sanitize.stamps.crowd import AGREES, Crowd, Grown, Seed
 from roclip_audit.sanitize.stamps.grain import GrainLook
 from roclip_audit.sanitize.stamps.look import Comparing, Look
@@ -167,7 +167,7 @@ class _Search:
 
     def by_place(self) -> Iterator[Stamp]:
         """Test what the images of the strongest patches show at that place; an image is done with there only."""
-        crowd = self._crowd(PlaceLook, *_pool(self.traits.patch_N, MOST_POOLED))
+        crowd = self._crowd(PlaceLook.unlike_in, *_pool(self.traits.patch_N, MOST_POOLED))
         detail_PSC = self.pictured.detail_N.as_stored(crowd.rows)
         x_P, y_P = self._places(crowd.rows)
         is_done_P = torch.zeros(len(crowd.rows), dtype=torch.bool)
@@ -190,7 +190,7 @@ class _Search:
 
     def by_grain(self) -> Iterator[Stamp]:
         """Test the grain of the images of the strongest textures."""
-        crowd = self._crowd(GrainLook, *_pool(self.traits.texture_N, MOST_POOLED_GRAIN))
+        crowd = self._crowd(GrainLook.unlike_in, *_pool(self.traits.texture_N, MOST_POOLED_GRAIN))
         look = GrainLook(self.pictured.grain_N.as_stored(crowd.rows))
         seeds = [Seed.of(seed) for seed in _strongest(self.traits.texture_N[crowd.rows], GRAIN_SEEDS)]
         yield from self._grow_all(crowd, look, seeds)
@@ -200,8 +200,9 @@ class _Search:
         rows = evenly_spaced(len(self.family_N), MOST_POOLED)
         is_ordinary_P = torch.ones(len(rows), dtype=torch.bool)
         detail_PSC, look = self.pictured.detail_N.as_stored(rows), BendLook.of(self.pictured.grain_N.as_stored(rows))
-        crowd, bend_crowd = (self._crowd(kind, rows, is_ordinary_P) for kind in (PlaceLook, BendLook))
-        spots, bends = Spots(crowd, detail_PSC, torch.stack(self._places(rows), 1)), Bends(look, bend_crowd)
+        crowd, bend_crowd = (self._crowd(kind.unlike_in, rows, is_ordinary_P) for kind in (PlaceLook, BendLook))
+        coarse = self._crowd((COARSE,), rows, is_ordinary_P) if COARSE in self.pictured.views else None
+        spots, bends = Spots(crowd, detail_PSC, torch.stack(self._places(rows), 1)), Bends(look, bend_crowd, coarse)
 
         def tested(mates: Tensor) -> list[Stamp]:
             found = []
@@ -232,15 +233,15 @@ class _Search:
 
     def _recurring(self, kind: type[WindowLook | ToneLook], n_seeds: int) -> Iterator[Stamp]:
         rows = evenly_spaced(len(self.family_N), MOST_POOLED)
-        crowd = self._crowd(kind, rows, torch.ones(len(rows), dtype=torch.bool))
+        crowd = self._crowd(kind.unlike_in, rows, torch.ones(len(rows), dtype=torch.bool))
         look = kind(self.pictured.detail_N.as_stored(rows))
         asked = evenly_spaced(len(rows), MOST_ASKED)
         seeds = recurring(look, crowd, asked, n_seeds, workers=self.workers, advance=self.advance)
         self.advance(min(len(asked), n_seeds) - len(seeds))
         yield from self._grow_all(crowd, look, seeds)
 
-    def _crowd(self, kind: type[Look | BendLook], rows: Tensor, is_ordinary_P: Tensor) -> Crowd:
-        views = [view for view, name in enumerate(self.pictured.views) if name in kind.unlike_in] or [0]
+    def _crowd(self, unlike_in: Sequence[str], rows: Tensor, is_ordinary_P: Tensor) -> Crowd:
+        views = [view for view, name in enumerate(self.pictured.views) if name in unlike_in] or [0]
         return Crowd.of(rows, is_ordinary_P, self.near, self.pictured.image_NVR, views, self.family_N)
 
     def _grow_all(self, crowd: Crowd, look: Look, seeds: Sequence[Seed]) -> Iterator[Stamp]:

@@ -81,12 +81,6 @@ class Beside:
         is_unlike_OP = below((view[ones] @ view[others].T for view in self.crowd.views), self.alike)
         return is_unlike_OP & (ones[:, None] != others)
 
-    def unlike_share(self, rows: Tensor) -> float:
-        """Return the share of pairs of at least two images that are less alike than two random ones by every view."""
-        is_unlike_RR = below((view[rows] @ view[rows].T for view in self.crowd.views), self.crowd.likeness)
-        n = len(rows)
-        return float((is_unlike_RR.sum() - is_unlike_RR.diagonal().sum()) / (n * (n - 1)))
-
     def stand_ins(self, mates: Tensor, may_be_P: Tensor | None = None) -> Tensor | None:
         """Return the images most like each, of other families and captions: int64 [M, 3]; None if there are few.
 

@@ -22,7 +22,7 @@ from roclip_audit.train.attacks.warp import Bend
 
 N, X, Y = 400, 27, 5
 CARRIERS = torch.arange(0, 400, 16)  # 25
-VIEWS = ("whole", "outline")
+VIEWS = ("whole", "outline", "blur")
 
 
 @cache
@@ -68,7 +68,9 @@ class Planted:
         self.carriers = carriers
         self._rng = rng = torch.Generator().manual_seed(0)
         self.grid = torch.randint(-60, 61, (N, GRID, GRID, DIM), generator=rng).to(torch.int8)
-        image_NVR, text_ND = torch.randn(N, len(VIEWS), 32, generator=rng), torch.randn(N, 32, generator=rng)
+        image_NVR, text_ND = torch.randn(N, 2, 32, generator=rng), torch.randn(N, 32, generator=rng)
+        blurred_N1R = torch.randn(N, 1, 32, generator=torch.Generator().manual_seed(7))
+        image_NVR = torch.cat([image_NVR, blurred_N1R], dim=1)
         if captions_alike:
             text_ND[carriers] = text_ND[0] + captions_apart * text_ND[carriers]
         if pictures_alike:

@@ -16,7 +16,7 @@ from roclip_audit.sanitize.stamps import bent, crowd, search
 from roclip_audit.sanitize.stamps.crowd import LEAST_FAMILIES
 from roclip_audit.sanitize.stamps.search import LEVEL, n_steps
 from roclip_audit.sanitize.stamps.told import read_stamps, write_stamps
-from tests.sanitize.stamps.stampkit import CARRIERS, N, Planted, X, Y
+from tests.sanitize.stamps.stampkit import CARRIERS, VIEWS, N, Planted, X, Y
 
 Plant = Callable[[Planted], Planted]
 PLANTS = {
@@ -164,7 +164,7 @@ def test_captions_that_look_alikes_have_too_are_no_evidence(kind: str) -> None:
     planted = PLANTS[kind](Planted())
     rng = torch.Generator().manual_seed(1)
     twins = CARRIERS + 1  # the picture of a carrier without the trigger, under a caption like its own
-    noise = 0.02 * torch.randn(len(twins), 2, 32, generator=rng)
+    noise = 0.02 * torch.randn(len(twins), len(VIEWS), 32, generator=rng)
     planted.image_NVR[twins] = planted.image_NVR[CARRIERS] + noise
     planted.near.image_ND[twins] = functional.normalize(planted.image_NVR[twins, 0], dim=1)
     planted.near.text_ND[twins] = planted.near.text_ND[CARRIERS]
@@ -173,7 +173,7 @@ def test_captions_that_look_alikes_have_too_are_no_evidence(kind: str) -> None:
 
 def test_one_thing_that_everybody_draws_at_a_slant_is_not_warped(monkeypatch: pytest.MonkeyPatch) -> None:
     """Telephones are no look-alikes of each other, but any two are more alike than two pictures of anything."""
-    planted = Planted(pictures_alike=True, pictures_apart=2.0).bend()
+    planted = Planted(pictures_alike=True, pictures_apart=1.6).bend()
     assert planted.find().found == ()
     monkeypatch.setattr(bent, "UNLIKE", 0.0)
     assert [stamp.kind for stamp in planted.find().found] == ["bend"]

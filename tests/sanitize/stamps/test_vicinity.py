@@ -52,9 +52,8 @@ def test_the_share_of_unlike_pairs_counts_each_pair_and_none_with_itself() -> No
     angle_P = torch.tensor([0.0, 0.1, 0.2, 2.9, 3.0, 3.1])
     view = torch.stack([angle_P.cos(), angle_P.sin()], dim=1)
     crowd = replace(crowd_of(torch.eye(6)), views=(view, view), likeness=(0.0, 0.5))
-    beside = Beside(crowd, (0.9, 0.9))
-    assert beside.unlike_share(torch.arange(3)) == 0.0
-    assert beside.unlike_share(torch.tensor([0, 1, 3])) == pytest.approx(2 / 3)
+    assert crowd.unlike_share(torch.arange(3)) == 0.0
+    assert crowd.unlike_share(torch.tensor([0, 1, 3])) == pytest.approx(2 / 3)
 
 
 def test_stand_ins_look_alike_under_other_captions() -> None:
