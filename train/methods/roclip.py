@@ -159,13 +159,10 @@ class RoClip:
         return Loss(total=matched, parts={"shared_neighbours": shared_NN.any(dim=1).float().mean()})
 
     def _plain(self, image_ND: Tensor, text_ND: Tensor, features: Features) -> Loss:
-        """Return CLIP's loss of the pairs that win the contest (fixed), or of all (strict).
-
-        A pair that loses is not drawn together; its image and its caption are negatives of the others, as ever.
-        """
+        """Return CLIP's loss of the pairs that win the contest (fixed), or of all (strict)."""
         if self._strict:
             return Loss(total=info_nce(image_ND, text_ND, features.scale))
-        parts, wins_N = {}, None
+        parts = {}
         if self._verdicts is not None and 2 * self.pool.n_valid >= len(self.pool):
             if features.judge_ND is None:
                 raise ValueError("the contest is held on the judge's view, and there is none")
@@ -174,7 +171,9 @@ class RoClip:
             wins_N = q_N <= q_N.quantile(LEAST_WINNERS).clamp(min=self._contest)
             parts = {"winners": wins_N.float().mean(), "median_q": q_N.median()}
         self.pool.put(text_ND, features.pair_N)
-        return Loss(total=info_nce(image_ND, text_ND, features.scale, trained_N=wins_N), parts=parts)
+        if parts:
+            image_ND, text_ND = image_ND[wins_N], text_ND[wins_N]
+        return Loss(total=info_nce(image_ND, text_ND, features.scale), parts=parts)
 
     def state(self) -> dict[str, Tensor]:
         """Return the pool and the verdicts."""

@@ -259,23 +259,23 @@ def judged(features: Features) -> Features:
     return replace(features, judge_ND=features.image_VND[0].detach())
 
 
-def of_winners(features: Features, wins_N: torch.Tensor) -> float:
-    """CLIP's loss, of which those that lost are negatives only."""
-    (image_ND,), (text_ND,) = features.image_VND, features.text_VND
-    return float(info_nce(image_ND, text_ND, features.scale, trained_N=wins_N).detach())
-
-
 def test_fixed_trains_plain_epochs_on_the_captions_that_win() -> None:
     method = built(replace(SETTINGS, contest=0.1))
     features = judged(batch(n=8, seed=4))
     method.pool.put(unit(8, 6, seed=11), torch.arange(100, 108))
     q_N = method.pool.rank_share(features.image_VND[0], features.text_VND[0], features.pair_N)
-    wins_N = q_N <= max(0.1, float(q_N.quantile(LEAST_WINNERS)))
-    share = float(wins_N.float().mean())
-    assert LEAST_WINNERS <= share < 1
+    wins = [place for place, q in enumerate(q_N.tolist()) if q <= max(0.1, float(q_N.quantile(LEAST_WINNERS)))]
+    assert LEAST_WINNERS <= len(wins) / 8 < 1
+    image_ND, text_ND = features.image_VND[0][wins], features.text_VND[0][wins]
     loss = method.loss(features, 1)
-    assert float(loss.total.detach()) == of_winners(features, wins_N)
-    assert float(loss.parts["winners"]) == pytest.approx(share)
+    assert float(loss.total.detach()) == pytest.approx(float(info_nce(image_ND, text_ND, features.scale).detach()))
+    assert float(loss.parts["winners"]) == pytest.approx(len(wins) / 8)
+    loss.total.backward()
+    lost = [place for place in range(8) if place not in wins]
+    gradient = features.image_VND[0].grad
+    assert gradient is not None
+    assert not gradient[lost].any()
+    assert gradient[wins].any(dim=1).all()
 
 
 def test_the_contest_is_held_on_the_glimpse_and_matches_on_the_strong_view() -> None:
@@ -288,8 +288,10 @@ def test_the_contest_is_held_on_the_glimpse_and_matches_on_the_strong_view() -> 
     features = replace(batch(n=8, seed=4), judge_ND=unit(8, 6, seed=5))
     q_N = method.pool.rank_share(unit(8, 6, seed=5), features.text_VND[0], features.pair_N)
     wins_N = q_N <= max(0.1, float(q_N.quantile(LEAST_WINNERS)))
-    assert not wins_N.all()
-    assert float(method.loss(features, 1).total.detach()) == of_winners(features, wins_N)
+    method.loss(features, 1).total.backward()
+    gradient = features.image_VND[0].grad
+    assert gradient is not None
+    assert torch.equal(gradient.any(dim=1), wins_N)
 
 
 def test_captions_of_one_picture_win_or_lose_together() -> None:
@@ -303,8 +305,10 @@ def test_captions_of_one_picture_win_or_lose_together() -> None:
     assert len(q_N[:4].unique()) > 1
     q_N[:4] = q_N[:4].mean()
     wins_N = q_N <= max(0.1, float(q_N.quantile(LEAST_WINNERS)))
-    assert not wins_N.all()
-    assert float(method.loss(features, 1).total.detach()) == of_winners(features, wins_N)
+    method.loss(features, 1).total.backward()
+    gradient = features.image_VND[0].grad
+    assert gradient is not None
+    assert torch.equal(gradient.any(dim=1), wins_N)
     again = built(replace(SETTINGS, contest=0.1))
     again.restore(method.state())
     asked = FakeEmbedder(20, 6)
