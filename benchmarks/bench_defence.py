@@ -385,7 +385,8 @@ def main() -> None:
     facts["training"] = {seed: {} for seed in options.seeds}
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
         scans = dict(zip(options.seeds, pool.map(partial(run_seed, options), options.seeds), strict=True))
-        cells = sorted(product(options.arms, options.seeds), key=lambda cell: ARMS[cell[0]].method != "safeclip")
+        longest_first = sorted(options.arms, key=lambda name: ARMS[name].method != "safeclip")
+        cells = list(product(longest_first, options.seeds))
         for (name, seed), found in zip(cells, pool.map(partial(run_arm, options), cells), strict=True):
             facts["training"][seed][name] = found["training"]
             rows[name].append(found["row"])

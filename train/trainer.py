@@ -12,10 +12,9 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Final, cast
 
 import torch
@@ -121,45 +120,27 @@ def _held(out: Path, world: World) -> Iterator[None]:
 
 
 @contextmanager
-def whole_step() -> Iterator[None]:
-    """Hold a Ctrl-C back until the block is done: a checkpoint of half a step would not resume to the same run."""
+def held_interrupts() -> Iterator[list[int]]:
+    """Hold every Ctrl-C back until the block is done; yield those that came."""
+    caught: list[int] = []
     interruptible = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if not interruptible or threading.current_thread() is not threading.main_thread():
-        yield
+        yield caught
         return
-    caught: list[int] = []
     signal.signal(signal.SIGINT, lambda number, _: caught.append(number))
     try:
-        yield
+        yield caught
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    if caught:
-        raise KeyboardInterrupt
 
 
 @contextmanager
-def held_interrupts(world: World) -> Iterator[list[int]]:
-    """Collect the first Ctrl-C, where there are several ranks: all have to stop after the same step. A second one acts.
-
-    Yields:
-        The signals so far.
-    """
-    caught: list[int] = []
-
-    def hold(number: int, frame: FrameType | None) -> None:
-        caught.append(number)
-        if len(caught) > 1:
-            signal.default_int_handler(number, frame)
-
-    interruptible = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if world.size == 1 or not interruptible or threading.current_thread() is not threading.main_thread():
-        yield caught
-        return
-    signal.signal(signal.SIGINT, hold)
-    try:
-        yield caught
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+def whole_step() -> Iterator[None]:
+    """Let a Ctrl-C act when the block is done: a checkpoint of half a step would not resume to the same run."""
+    with held_interrupts() as caught:
+        yield
+    if caught:
+        raise KeyboardInterrupt
 
 
 class _Run:
@@ -210,8 +191,9 @@ class _Run:
 
     def _train_epochs(self) -> None:
         total = self.n_steps * self.recipe.batch_size
+        held: AbstractContextManager[list[int]] = held_interrupts() if self.world.size > 1 else nullcontext([])
         with (
-            held_interrupts(self.world) as caught,
+            held as caught,
             self._journal() as journal,
             self.reporter.stage("train", total=total) as progress,
         ):
@@ -264,7 +246,7 @@ class _Run:
                 )
                 detail = self._log(journal, loss, epoch)
             progress.advance(self.recipe.batch_size, n_errors=n_unreadable, detail=detail)
-            if self.world.any(bool(caught)):
+            if self.world.any(bool(caught)):  # all ranks stop after the same step, whichever of them was told
                 raise KeyboardInterrupt
             if not is_last and time.monotonic() - self._saved_at > self.config.checkpoint_s:
                 self._save()

@@ -134,7 +134,6 @@ def test_unreadable_pictures_end_with_3_and_are_counted(place: Path, tmp_path: P
     assert "2 pictures could not be decoded" in words.stdout
 
 
-@pytest.mark.skipif(importlib.util.find_spec("tensorboard") is not None, reason="tensorboard is installed here")
 def test_other_ranks_say_nothing_and_end_with_0(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of any other code torchrun makes a failure, and stops the main process, which may still be writing."""
     pictures = draw_samples(8, px=40)
@@ -144,6 +143,7 @@ def test_other_ranks_say_nothing_and_end_with_0(place: Path, tmp_path: Path, mon
     assert (result.exit_code, result.stdout) == (0, "")
 
 
+@pytest.mark.skipif(importlib.util.find_spec("tensorboard") is not None, reason="tensorboard is installed here")
 def test_tensorboard_without_the_package_ends_with_2(place: Path, tmp_path: Path) -> None:
     result = call(place, tmp_path / "run", "--tensorboard")
     assert (result.exit_code, "roclip-audit[tensorboard]" in result.stderr) == (2, True)
