@@ -5,8 +5,9 @@ samples per second of a stream read by the standard library's tarfile, which is 
 
 Understood: USTAR and V7 headers, GNU long names (``L``, ``K``), PAX headers (``x``: path and size; ``g`` if it changes
 neither), octal and base-256 sizes, checksums. Where readers are known to disagree (sparse files, a global header that
-renames or resizes what follows, a size that is not a number, two headers that name one member), the walk stops and says
-so rather than guess: otherwise a shard could show one pair to the scan and another to the training.
+renames or resizes what follows, a size that is not a number, two headers that name one member, a name that is longer
+than its size), the walk stops and says so rather than guess: otherwise a shard could show one pair to the scan and
+another to the training.
 
 Damage ends a walk: what follows a broken header is not searched for the next good one, because anything might be found
 inside the bytes of an image. The Damage says how many bytes were left unread.
@@ -220,10 +221,13 @@ def _read_member(buffer: Buffer, start: int) -> Member | Damage | None:
             break
         if size > MAX_EXTENSION_BYTES:
             return _damage(buffer, start, "tar_unsupported", f"an extended header of {size} bytes")
-        body = buffer[position + BLOCK : position + BLOCK + size]
+        body_end = position + BLOCK + size
+        body = buffer[position + BLOCK : body_end]
         position += BLOCK + _padded(size)
         if position > total:
             return _damage(buffer, start, "tar_truncated", "the shard ends in an extended header")
+        if buffer[body_end:position][:1].strip(b"\0"):  # tarfile reads on in the padding, others do not
+            return _damage(buffer, start, "tar_unsupported", "an extended header that goes on in its padding")
         extension = extension or _Extension()
         if wrong := extension.take(kind, body):
             return _damage(buffer, start, "tar_unsupported", wrong)

@@ -205,6 +205,13 @@ def test_old_signed_checksums_hold() -> None:
         (SMALL + header(kind=b"L") + data(b"abcde") + END, "tar_damaged", True, 1),
         (SMALL + (header(kind=b"L") + data(b"abcde")) * 2 + SMALL + END, "tar_unsupported", True, 1),
         (SMALL + header(kind=b"L", size=b"%011o\0" % (MAX_EXTENSION_BYTES + 1)), "tar_unsupported", True, 1),
+        (SMALL + header(kind=b"L") + data(b"abcde.png") + SMALL + END, "tar_unsupported", True, 1),
+        (
+            SMALL + header(kind=b"x", size=b"%011o\0" % 10) + data(b"10 path=a\n10 path=b\n") + SMALL,
+            "tar_unsupported",
+            True,
+            1,
+        ),
     ],
 )
 def test_damage_is_named_and_ends_the_walk(content: bytes, reason: str, fatal: bool, n_members: int) -> None:
