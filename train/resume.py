@@ -11,6 +11,7 @@ from roclip_audit.core.run import work_key, write_json
 from roclip_audit.train.checkpoint import CHECKPOINT_NAME, Saved, read_checkpoint
 from roclip_audit.train.config import TrainConfig
 from roclip_audit.train.data.pairs import PairTable
+from roclip_audit.train.model import model_config
 
 CONFIG_NAME = "config.json"
 FINISHED = ("manifest.json", "done")
@@ -20,8 +21,10 @@ _HOW = frozenset({"out", "cache", "device", "workers", "compile", "checkpoint_s"
 
 
 def config_json(config: TrainConfig) -> dict[str, object]:
-    """Return the settings that decide what is computed, as JSON values."""
+    """Return the settings that decide what is computed, as JSON values; of a model in a file also what is in it."""
     whole = json.loads(json.dumps(asdict(config), default=str))
+    if config.recipe.model.endswith(".json") and not config.start_from:
+        whole["recipe"]["model_cfg"] = model_config(config.recipe.model)
     return {name: value for name, value in whole.items() if name not in _HOW}
 
 

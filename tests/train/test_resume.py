@@ -27,6 +27,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> PairTable:
 
 @pytest.fixture
 def config(tmp_path: Path) -> TrainConfig:
+    write_model(tmp_path / "vit.json")
     return make_config(tmp_path / "run", tmp_path / "vit.json", method="roclip")
 
 
@@ -148,8 +149,7 @@ def test_other_ranks_write_nothing(config: TrainConfig, table: PairTable) -> Non
     assert not config.out.exists()
 
 
-def test_a_folder_of_somebody_elses_is_left_alone(config: TrainConfig, table: PairTable, tmp_path: Path) -> None:
-    write_model(tmp_path / "vit.json")
+def test_a_folder_of_somebody_elses_is_left_alone(config: TrainConfig, table: PairTable) -> None:
     config.out.mkdir()
     (config.out / "thesis.tex").write_text("precious")
     with pytest.raises(ConfigError, match=r"thesis\.tex"):
@@ -170,9 +170,19 @@ def test_a_damaged_checkpoint_is_named(config: TrainConfig, table: PairTable) ->
         train(config, table, resume=True)
 
 
-def test_a_checkpoint_of_another_model_is_refused(config: TrainConfig, table: PairTable, tmp_path: Path) -> None:
-    """Where the same name means another architecture: the JSON changed."""
-    write_model(tmp_path / "vit.json")
+def test_a_checkpoint_of_another_model_is_refused(config: TrainConfig, table: PairTable) -> None:
+    """Where the same settings gave another architecture: another version of open_clip."""
     started(config, table)
     with pytest.raises(StoreError, match="another model"):
         train(config, table, resume=True)
+
+
+def test_a_model_file_that_says_something_else_now_is_another_setting(config: TrainConfig, table: PairTable) -> None:
+    """Also where every tensor keeps its shape, as with another number of heads."""
+    started(config, table)
+    path = Path(config.recipe.model)
+    model = json.loads(path.read_text())
+    model["text_cfg"]["heads"] *= 2
+    path.write_text(json.dumps(model))
+    with pytest.raises(StoreError, match=r"other settings: model_cfg .*'heads'"):
+        begin(config, table, resume=True, is_main=True)

@@ -90,16 +90,17 @@ def linear_probe(
         ConfigError: fewer than two classes, or no class with two pictures.
     """
     held_N = validation_split(train_y, seed)
-    kept_X, kept_y, held_X, held_y = train_X[~held_N], train_y[~held_N], train_X[held_N], train_y[held_N]
+    kept_y, held_y = train_y[~held_N], train_y[held_N]
     if len(np.unique(kept_y)) < 2 or not held_N.any():
         raise ConfigError("--probe-train: the probe needs two classes, and two pictures of at least one of them")
+    kept_ND, held_ND = _with_one(train_X[~held_N], device), _with_one(train_X[held_N], device)
     right: dict[float, int] = {}
 
     def try_decades(decades: tuple[float, ...]) -> float:
         """Fit what is new; return the best of all, of equals the one in the middle."""
         for decade in decades:
             if -6.0 <= decade <= 6.0 and decade not in right:
-                right[decade] = _fit(kept_X, kept_y, 10.0**decade, device).n_right(held_X, held_y)
+                right[decade] = _fit(kept_ND, kept_y, 10.0**decade).n_right(held_ND, held_y)
         equals = sorted(decade for decade in right if right[decade] == max(right.values()))
         return equals[(len(equals) - 1) // 2]
 
@@ -107,9 +108,9 @@ def linear_probe(
     while step >= FINEST_STEP:
         best = try_decades((best - step, best + step))
         step /= 2
-    model = _fit(train_X, train_y, 10.0**best, device)
+    model = _fit(_with_one(train_X, device), train_y, 10.0**best)
     return ProbeResult(
-        accuracy=Proportion.of(model.n_right(test_X, test_y), len(test_y)),
+        accuracy=Proportion.of(model.n_right(_with_one(test_X, device), test_y), len(test_y)),
         C=10.0**best,
         validation=Proportion.of(right[best], len(held_y)),
         n_train=len(train_y),
@@ -137,29 +138,28 @@ class _Fitted:
     classes_K: Labels
     converged: bool
 
-    def n_right(self, X: Matrix, y: Labels) -> int:
+    def n_right(self, input_ND: Tensor, label_N: Labels) -> int:
         """Count the pictures whose class is called."""
-        inputs = _with_one(X, self.weights_DK.device).split(_CHUNK)
-        called_N = torch.cat([(part @ self.weights_DK).argmax(dim=1) for part in inputs]).cpu().numpy()
-        return int((self.classes_K[called_N] == y).sum())
+        called = [(part @ self.weights_DK).argmax(dim=1) for part in input_ND.split(_CHUNK)]
+        return int((self.classes_K[torch.cat(called).cpu().numpy()] == label_N).sum())
 
 
-def _fit(X: Matrix, y: Labels, C: float, device: str) -> _Fitted:
+def _fit(input_ND: Tensor, label_N: Labels, C: float) -> _Fitted:
     """Minimise mean cross-entropy and 1 / (2 C N) of the squared weights, until no gradient is above MOST_GRADIENT.
 
     The gradients of many classes are small from the start: at most ``LEAST_FALL`` of the first one may be left.
     """
-    classes_K, label_N = np.unique(y, return_inverse=True)
-    input_ND, wanted_N = _with_one(X, device), torch.from_numpy(label_N).to(device)
-    weights_DK = torch.zeros(input_ND.shape[1], len(classes_K), dtype=input_ND.dtype, device=device, requires_grad=True)
+    classes_K, place_N = np.unique(label_N, return_inverse=True)
+    wanted_N, n_pictures = torch.from_numpy(place_N).to(input_ND.device), len(label_N)
+    weights_DK = input_ND.new_zeros(input_ND.shape[1], len(classes_K), requires_grad=True)
 
     def loss() -> Tensor:
         weights_DK.grad = None
-        total = SCALE * weights_DK[:-1].square().sum() / (2 * C * len(y))
+        total = SCALE * weights_DK[:-1].square().sum() / (2 * C * n_pictures)
         total.backward()
         total = total.detach()
         for inputs, wanted in zip(input_ND.split(_CHUNK), wanted_N.split(_CHUNK), strict=True):
-            part = SCALE * F.cross_entropy(inputs @ weights_DK, wanted, reduction="sum") / len(y)
+            part = SCALE * F.cross_entropy(inputs @ weights_DK, wanted, reduction="sum") / n_pictures
             part.backward()
             total += part.detach()
         return total
@@ -185,8 +185,8 @@ def _greatest_gradient(weights_DK: Tensor) -> float:
     return float(weights_DK.grad.abs().max())
 
 
-def _with_one(X: Matrix, device: str | torch.device) -> Tensor:
-    """Return float64 [N, D + 1] with a constant for the bias."""
+def _with_one(X: Matrix, device: str) -> Tensor:
+    """Return float64 [N, D + 1] on a device, with a constant for the bias."""
     input_ND = torch.ones(len(X), X.shape[1] + 1, dtype=torch.float64, device=device)
     input_ND[:, :-1] = torch.from_numpy(X).to(device)
     return input_ND

@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 
 from roclip_audit.core.errors import ConfigError
 from roclip_audit.train.evaluation import probe
-from roclip_audit.train.evaluation.probe import _fit, linear_probe, validation_split
+from roclip_audit.train.evaluation.probe import _fit, _with_one, linear_probe, validation_split
 from roclip_audit.train.evaluation.proportion import Proportion
 
 
@@ -57,7 +57,7 @@ def test_a_strong_penalty_and_many_classes_converge() -> None:
     found = linear_probe(X, y, X, y, 0)
     assert found.converged
     assert found.accuracy.share > 0.9
-    weak = _fit(X, y, 1e-6, "cpu")
+    weak = _fit(_with_one(X, "cpu"), y, 1e-6)
     assert weak.converged
     input_ND = np.c_[X, np.ones(600)].astype(np.float64)
     logits = input_ND @ weak.weights_DK.numpy()
