@@ -148,8 +148,8 @@ def train(
 ) -> None:
     """Train a CLIP model on curated shards, or on raw shards filtered through an audit.
 
-    --robust trains with RoCLIP: in every second epoch each image is drawn to the nearest caption of a large, changing
-    pool instead of to its own, so that a planted caption loses its hold.
+    --robust trains with RoCLIP: in every few epochs (--match-every) each image is drawn to the nearest caption of a
+    large, changing pool instead of to its own, so that a planted caption loses its hold.
     """
     from roclip_audit.core.parallel import default_workers
     from roclip_audit.core.shards import expand_shards

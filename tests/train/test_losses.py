@@ -51,6 +51,29 @@ def test_ignored_pairs_get_no_gradient_from_each_other() -> None:
     assert not left.grad.any()
 
 
+def test_rows_that_are_not_trained_are_negatives_of_the_others_and_nothing_more() -> None:
+    """Row 1 is drawn to nothing, and what it says of itself does not count."""
+    right = torch.tensor([[0.8, 0.6, 0.0], [0.6, 0.8, 0.0], [0.0, 0.6, 0.8]], requires_grad=True)
+    loss = info_nce(torch.eye(3), right, 2.0, trained_N=torch.tensor([True, False, True]))
+
+    def row(positive: float, *negatives: float) -> float:
+        return -math.log(math.exp(2 * positive) / sum(math.exp(2 * x) for x in (positive, *negatives)))
+
+    # cosines of left i and right j: [[.8, .6, 0], [.6, .8, .6], [0, 0, .8]]
+    across = row(0.8, 0.6, 0.0) + row(0.8, 0.0, 0.0)
+    down = row(0.8, 0.6, 0.0) + row(0.8, 0.0, 0.6)
+    assert float(loss.detach()) == pytest.approx((across / 2 + down / 2) / 2, rel=1e-6)
+    loss.backward()
+    assert right.grad is not None
+    by_cosine = right.grad.T  # left is the identity: entry i, j of the cosines is entry j, i of right
+    assert float(by_cosine[1, 1]) == 0.0
+    assert (by_cosine[[0, 2], [0, 2]] < 0).all()
+    assert (by_cosine[[1, 0, 1, 2], [0, 1, 2, 1]] > 0).all()
+    everything = torch.ones(3, dtype=torch.bool)
+    plain = info_nce(torch.eye(3), right.detach(), 2.0)
+    assert float(info_nce(torch.eye(3), right.detach(), 2.0, trained_N=everything)) == float(plain)
+
+
 def test_the_scale_may_be_a_tensor_or_a_number() -> None:
     left, right = unit(4, 3, seed=1), unit(4, 3, seed=2)
     assert float(info_nce(left, right, 7.0)) == float(info_nce(left, right, torch.tensor(7.0)))

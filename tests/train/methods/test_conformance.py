@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import get_args
 
+import numpy as np
 import pytest
 import torch
 
@@ -103,6 +104,16 @@ def test_a_method_restored_within_an_epoch_goes_on_alike(name: str, settings: Me
             expected = whole.loss(features_of(whole, epoch, step, grad=False), epoch)
             found = resumed.loss(features_of(resumed, epoch, step, grad=False), epoch)
             assert torch.equal(found.total, expected.total)
+
+
+@EVERY
+def test_what_rests_is_said_for_every_pair_or_not_at_all(name: str, settings: MethodSettings) -> None:
+    method = build_method(name, settings)
+    for epoch in range(1, N_EPOCHS + 1):
+        train_epochs(method, epoch, epoch)
+        method.begin_epoch(epoch + 1, FakeEmbedder(N_PAIRS, DIM))
+        rests_A = method.resting()
+        assert rests_A is None or (rests_A.shape == (N_PAIRS,) and rests_A.dtype == np.bool_ and not rests_A.all())
 
 
 @EVERY
