@@ -2,7 +2,9 @@
 
 Plain CLIP learns four planted target pictures and a patch backdoor. Trained with --robust on the same shards it does
 not, and neither does plain CLIP on what a scan leaves. Shapes of 32 pixels, a small ResNet, fixed seeds. The scan is
-made with the robust model: the default encoder knows photographs, and says little of drawn shapes of this size.
+made with the robust model: the default encoder knows photographs, and says little of drawn shapes of this size. What
+is left out is what is mismatched by a chance of one in ten; a list at a stated error rate is cautious on so few pairs, and
+holds all or a quarter of what is planted by the draw (docs/experiments.md).
 """
 
 from __future__ import annotations
@@ -71,7 +73,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, dict[str,
     run("train", root / "shards", "--robust", "--epochs", 24, *settings, "--out", root / "robust")
     robust_model = f"local-dir:{root}/robust/model"
     run("scan", root / "shards", "--out", root / "audit", "--encoder", robust_model, "--workers", 1)
-    run("curate", root / "shards", root / "curated", "--audit", root / "audit", "--where", "fdr <= 0.1")
+    run("curate", root / "shards", root / "curated", "--audit", root / "audit", "--where", "suspicion > 0.1")
     kept = f"{root}/curated/*.tar"
     run("train", kept, "--no-augment", "--epochs", 12, *settings, "--out", root / "curated-plain")
     report = run(

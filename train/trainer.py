@@ -30,7 +30,7 @@ from roclip_audit.train.checkpoint import CHECKPOINT_NAME, Cursor, Saved, restor
 from roclip_audit.train.config import TrainConfig
 from roclip_audit.train.data import augment
 from roclip_audit.train.data.loader import Batch, load_batches
-from roclip_audit.train.data.order import Order, epoch_batches, epoch_order, without_resting
+from roclip_audit.train.data.order import Order, epoch_batches, epoch_order
 from roclip_audit.train.data.pairs import PairTable
 from roclip_audit.train.distributed import World, joined
 from roclip_audit.train.journal import Journal, open_journal, read_metrics, require_tensorboard
@@ -154,26 +154,15 @@ class _Run:
         self.n_steps = self._count_steps()
         self._saved_at, self._saving_s = time.monotonic(), 0.0
 
-    def _order(self, epoch: int, seed: int) -> Order:
-        return epoch_order(self.table.shard_N, seed=seed, epoch=epoch, buffer=self.recipe.shuffle_buffer)
-
-    def _all_batches(self, epoch: int) -> Order:
-        order = self._order(epoch, self.config.seed)
-        return epoch_batches(order, self.parts.group_N, self.recipe.batch_size)
-
     def _batches(self, epoch: int) -> Order:
-        """Return the batches of the epoch that began last; as many of them whatever rests."""
-        batches, rests_N = self._all_batches(epoch), self.parts.method.resting()
-        if rests_N is None:
-            return batches
-        again = self._order(epoch, derive_seed(self.config.seed, "second round"))
-        return without_resting(batches, again, rests_N, self.parts.group_N)
+        order = epoch_order(self.table.shard_N, seed=self.config.seed, epoch=epoch, buffer=self.recipe.shuffle_buffer)
+        return epoch_batches(order, self.parts.group_N, self.recipe.batch_size)
 
     def _count_steps(self) -> int:
         """Return the steps of the whole run; where uids repeat, it depends on the order how many batches get full."""
         if self.parts.group_N is None:
-            return len(self._all_batches(1)) * self.recipe.epochs
-        return sum(len(self._all_batches(epoch)) for epoch in range(1, self.recipe.epochs + 1))
+            return len(self._batches(1)) * self.recipe.epochs
+        return sum(len(self._batches(epoch)) for epoch in range(1, self.recipe.epochs + 1))
 
     def go(self, saved: Saved | None) -> TrainReport:
         """Train from the checkpoint, or from the start, to the end."""

@@ -18,6 +18,8 @@ RATE: Final = 0.3
 UNKNOWN: Final = -1.0
 MEMORY: Final = 0.7
 """What is left of a pair's rank share after another contest."""
+USUAL: Final = 0.5
+"""Share of the pairs from which on it is usual that a picture has several captions, and no reason for doubt."""
 
 
 class Verdicts:
@@ -32,23 +34,21 @@ class Verdicts:
         self.are_numbered = False
         self.number_A = torch.arange(n_pairs, device=device)
         self._n_times_A = torch.ones_like(self.number_A)
+        self._repeats_are_rare = True
         self.mean_A = torch.full((n_pairs,), UNKNOWN, device=device)
-        self.worst_A = torch.full((n_pairs,), UNKNOWN, device=device)
+        self.worst_A = torch.zeros(n_pairs, device=device)
 
     def number(self, number_A: Tensor) -> None:
         """Say which pairs show the same picture: int64 [A], from 0, equal where they do."""
         self.number_A.copy_(number_A)
         self._n_times_A = torch.bincount(self.number_A, minlength=len(self.number_A))
+        self._repeats_are_rare = bool((self._n_times_A[self.number_A] > 1).float().mean() < USUAL)
         self.are_numbered = True  # last: what is interrupted before is done again
 
-    def repeats(self, pair_N: Tensor) -> Tensor:
-        """Return [N] bool: the pair's picture occurs several times."""
-        return self._n_times_A[self.number_A[pair_N]] > 1
-
-    def standing(self) -> Tensor:
-        """Return [A] what counts of every pair by now, UNKNOWN where nothing is known."""
-        every_A = torch.arange(len(self.number_A), device=self.number_A.device)
-        return torch.where(self.repeats(every_A), self.mean_A[self.number_A], self.worst_A)
+    def are_repeats(self, pair_N: Tensor) -> Tensor:
+        """Return [N] bool: the pair's picture occurs several times, which most pairs' pictures do not."""
+        is_repeated_N = self._n_times_A[self.number_A[pair_N]] > 1
+        return is_repeated_N if self._repeats_are_rare else torch.zeros_like(is_repeated_N)
 
     def joined(self, q_N: Tensor, pair_N: Tensor) -> Tensor:
         """Take note of rank shares; return what counts: the worst of late, its mean for a repeated picture.
@@ -60,6 +60,7 @@ class Verdicts:
         q_N = torch.maximum(q_N, MEMORY * self.worst_A[pair_N])
         self.worst_A[pair_N] = q_N
         picture_N = self.number_A[pair_N]
+        n_times_N = self._n_times_A[picture_N]
         seen, place_N, n_seen = picture_N.unique(return_inverse=True, return_counts=True)
         # In float64, where the sum of a few shares is exact in any order, and so equal on all ranks.
         sums = torch.zeros(len(seen), dtype=torch.float64, device=q_N.device)
@@ -67,7 +68,7 @@ class Verdicts:
         old = self.mean_A[seen]
         kept = (1 - RATE) ** (n_seen / self._n_times_A[seen])
         self.mean_A[seen] = torch.where(old == UNKNOWN, mean, kept * old + (1 - kept) * mean)
-        return torch.where(self.repeats(pair_N), self.mean_A[picture_N], q_N)
+        return torch.where(n_times_N > 1, self.mean_A[picture_N], q_N)
 
     def state(self) -> dict[str, Tensor]:
         """Return everything as tensors, for a checkpoint."""

@@ -98,21 +98,6 @@ def test_a_run_resumed_within_an_epoch_ends_as_if_uninterrupted(
     assert_same_run(tmp_path / "run", uninterrupted[f"{name}-{model}"])
 
 
-def test_what_rests_also_rests_in_an_epoch_that_is_resumed(place: Path, tmp_path: Path, table: PairTable) -> None:
-    """Two plain epochs with a matched one between: in the second plain one, what lost in the first mostly rests."""
-    runs = [
-        make_config(tmp_path / name, place / "resnet.json", method="roclip", recipe_epochs=3) for name in ("a", "b")
-    ]
-    train(runs[0], table)
-    with pytest.raises(KeyboardInterrupt):
-        train(runs[1], table, reporter=StopsAfter(2 * N_STEPS + 1))
-    saved = read_checkpoint(tmp_path / "b" / CHECKPOINT_NAME)
-    assert saved.cursor == Cursor(epoch=3, step=1, n_steps_done=2 * N_STEPS + 1)
-    assert 0 < int(saved.part("method")["epoch.rests"].sum()) < len(table)
-    train(runs[1], table, resume=True)
-    assert_same_run(tmp_path / "a", tmp_path / "b")
-
-
 KILLED = """
 import os, signal, sys
 from pathlib import Path

@@ -66,26 +66,6 @@ def epoch_batches(order: Order, group_N: NDArray[np.int64] | None, batch_size: i
     return batches
 
 
-def without_resting(
-    batches: Order, again: Order, rests_N: NDArray[np.bool_], group_N: NDArray[np.int64] | None
-) -> Order:
-    """Return as many batches without the pairs that rest; their places go to others, in a second round of the epoch.
-
-    Args:
-        batches: from ``epoch_batches``.
-        again: [N] indices, the order of the second round.
-        rests_N: [N] bool.
-        group_N: from ``uid_groups``.
-
-    Returns:
-        [S, batch_size] indices like ``batches``; these themselves if the others do not fill them.
-    """
-    order = np.concatenate([batches.ravel(), again])
-    group_N = np.arange(len(rests_N)) if group_N is None else group_N
-    filled = _without_copies(order[~rests_N[order]], group_N, batches.shape[1])[: len(batches)]
-    return filled if len(filled) == len(batches) else batches
-
-
 def _without_copies(order: Order, group_N: NDArray[np.int64], batch_size: int) -> Order:
     waiting = np.empty(0, dtype=np.int64)
     batches: list[Order] = []

@@ -93,7 +93,20 @@ def linear_probe(
     kept_y, held_y = train_y[~held_N], train_y[held_N]
     if len(np.unique(kept_y)) < 2 or not held_N.any():
         raise ConfigError("--probe-train: the probe needs two classes, and two pictures of at least one of them")
-    kept_ND, held_ND = _with_one(train_X[~held_N], device), _with_one(train_X[held_N], device)
+    best, right = _search(_with_one(train_X[~held_N], device), kept_y, _with_one(train_X[held_N], device), held_y)
+    model = _fit(_with_one(train_X, device), train_y, 10.0**best)
+    return ProbeResult(
+        accuracy=Proportion.of(model.n_right(_with_one(test_X, device), test_y), len(test_y)),
+        C=10.0**best,
+        validation=Proportion.of(right[best], len(held_y)),
+        n_train=len(train_y),
+        sweep=tuple((decade, right[decade] / len(held_y)) for decade in sorted(right)),
+        converged=model.converged,
+    )
+
+
+def _search(kept_ND: Tensor, kept_y: Labels, held_ND: Tensor, held_y: Labels) -> tuple[float, dict[float, int]]:
+    """Return the best log10 of C, and how many of the pictures held out each one tried gets right."""
     right: dict[float, int] = {}
 
     def try_decades(decades: tuple[float, ...]) -> float:
@@ -108,15 +121,7 @@ def linear_probe(
     while step >= FINEST_STEP:
         best = try_decades((best - step, best + step))
         step /= 2
-    model = _fit(_with_one(train_X, device), train_y, 10.0**best)
-    return ProbeResult(
-        accuracy=Proportion.of(model.n_right(_with_one(test_X, device), test_y), len(test_y)),
-        C=10.0**best,
-        validation=Proportion.of(right[best], len(held_y)),
-        n_train=len(train_y),
-        sweep=tuple((decade, right[decade] / len(held_y)) for decade in sorted(right)),
-        converged=model.converged,
-    )
+    return best, right
 
 
 def validation_split(labels_N: Labels, seed: int) -> NDArray[np.bool_]:

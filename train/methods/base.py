@@ -136,10 +136,6 @@ class Method(Protocol):
         """Prepare for an epoch; all ranks call it."""
         ...
 
-    def resting(self) -> NDArray[np.bool_] | None:
-        """Return [N_all] which pairs sit out the epoch that began last, or None; others take their places."""
-        ...
-
     def trains_text(self, epoch: int) -> bool:
         """Tell whether the text tower gets a gradient; if not, it is neither moved nor decayed in this epoch."""
         ...

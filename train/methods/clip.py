@@ -35,9 +35,6 @@ class Clip:
     def begin_epoch(self, epoch: int, embedder: Embedder) -> None:
         """Do nothing."""
 
-    def resting(self) -> None:
-        """Return None: every pair takes part in every epoch."""
-
     def trains_text(self, epoch: int) -> bool:
         """Return True."""
         return True

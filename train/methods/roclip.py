@@ -20,20 +20,16 @@ of one picture are judged together, by their running mean: of many captions for 
 made to mean something else, some win by chance, are learned, and help the others to win. Their mean is steady where
 single verdicts scatter, so it has to be better than theirs.
 
-A pair that lost is not drawn together; its image and its caption stay negatives of the others. And what has lost up to
-now mostly rests: two of three plain epochs are spent on the others instead, in the same number of steps.
+A pair that lost is not drawn together; its image and its caption stay negatives of the others.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar, Final, Self
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from roclip_audit.core.errors import ConfigError
@@ -41,14 +37,12 @@ from roclip_audit.core.seeding import derive_seed, generator
 from roclip_audit.train.losses import info_nce, same_off_diagonal
 from roclip_audit.train.methods.base import Embedder, Features, Loss, MethodSettings, Views
 from roclip_audit.train.pool import CaptionPool
-from roclip_audit.train.verdicts import UNKNOWN, Verdicts
+from roclip_audit.train.verdicts import Verdicts
 
 LEAST_WINNERS: Final = 0.6
-"""Share of the pairs that is trained on at least: a model that has learned nothing yet lets hardly any caption win."""
+"""Share of a batch that is trained on at least: a model that has learned nothing yet lets hardly any caption win."""
 LEAST_WINNERS_REPEATED: Final = 0.3
-"""The same for pictures that occur several times: as good as so many of all pairs they have to be."""
-RESTS: Final = 2 / 3
-"""Chance that what has lost up to now rests in a plain epoch."""
+"""The same for pictures that occur several times where others do not: they have to be as good as so many of a batch."""
 
 
 def pool_size(n_pairs: int, batch_size: int, share: float) -> int:
@@ -65,7 +59,7 @@ class RoClip:
         first: epochs before it are not matched.
         contest: largest share of the pool that may be nearer to an image than its own caption (fixed); 0 asks nothing.
         augment: strong image views and EDA.
-        seed: draws the captions that fill the pool, and what rests.
+        seed: draws the captions that fill the pool.
         n_pairs: of the data set.
     """
 
@@ -95,8 +89,6 @@ class RoClip:
             self._views = Views(image=("light",), text=("plain",))
         has_contest = contest > 0 and match_every > 1 and not pool.strict  # K = 1 leaves no plain epoch for it
         self._verdicts = Verdicts(n_pairs, pool.rows_PD.device) if has_contest else None
-        self._limits_2 = torch.full((2,), UNKNOWN, device=pool.rows_PD.device)
-        self._rests_A = torch.zeros(n_pairs, dtype=torch.bool, device=pool.rows_PD.device)
 
     @classmethod
     def build(cls, settings: MethodSettings) -> Self:
@@ -133,45 +125,15 @@ class RoClip:
         return replace(self._views, judge="glimpse")
 
     def begin_epoch(self, epoch: int, embedder: Embedder) -> None:
-        """Number the pictures, say what rests, and fill the pool before a matched epoch that would find it wanting."""
-        if self._verdicts is not None:
-            if not self._verdicts.are_numbered:
-                self._verdicts.number(torch.from_numpy(embedder.picture_numbers()))
-            self._begin_contest(self._verdicts, epoch)
+        """Number the pictures; fill the pool with random captions before a matched epoch that would find it wanting."""
+        if self._verdicts is not None and not self._verdicts.are_numbered:
+            self._verdicts.number(torch.from_numpy(embedder.picture_numbers()))
         missing = len(self.pool) - self.pool.n_valid
         if self._strict or not missing or not self.is_matched(epoch):
             return
         rng = generator(self._seed, "pool", epoch)
         drawn = rng.permutation(self._n_pairs)[:missing]
         self.pool.put(embedder.texts(drawn), torch.from_numpy(drawn).to(self.pool.owner_P.device))
-
-    def _begin_contest(self, verdicts: Verdicts, epoch: int) -> None:
-        """Say, from all verdicts up to now, what is enough to win in this epoch, and what rests."""
-        standing_A = verdicts.standing()
-        self._limits_2.fill_(UNKNOWN)
-        self._rests_A.fill_(False)
-        known_A = standing_A != UNKNOWN
-        if self.is_matched(epoch) or not bool(known_A.any()):
-            return
-        self._limits_2.copy_(self._limits(standing_A[known_A]))
-        every_A = torch.arange(self._n_pairs, device=standing_A.device)
-        drawn_A = generator(self._seed, "rest", epoch).random(self._n_pairs) < RESTS
-        self._rests_A.copy_(torch.from_numpy(drawn_A)).logical_and_(~self._wins(verdicts, standing_A, every_A))
-
-    def _limits(self, q: Tensor) -> Tensor:
-        """Return the largest rank shares that win among so many: of pictures that occur once, and of others."""
-        shares = (LEAST_WINNERS, LEAST_WINNERS_REPEATED)
-        limits = [q.kthvalue(math.ceil(share * len(q))).values for share in shares]
-        return torch.stack(limits).clamp(min=self._contest)
-
-    def _wins(self, verdicts: Verdicts, q_N: Tensor, pair_N: Tensor) -> Tensor:
-        """Return [N] bool: the pairs whose own caption wins; before the first verdicts, among those of the batch."""
-        limits_2 = torch.where(self._limits_2 == UNKNOWN, self._limits(q_N), self._limits_2)
-        return q_N <= limits_2[verdicts.repeats(pair_N).long()]
-
-    def resting(self) -> NDArray[np.bool_] | None:
-        """Return which of the pairs that have lost rest, in plain epochs of a contest."""
-        return self._rests_A.cpu().numpy().copy() if bool(self._rests_A.any()) else None
 
     def trains_text(self, epoch: int) -> bool:
         """Return False in matched epochs of the fixed mode."""
@@ -214,29 +176,26 @@ class RoClip:
                 raise ValueError("the contest is held on the judge's view, and there is none")
             q_N = self.pool.rank_share(features.judge_ND, text_ND, features.pair_N)
             q_N = self._verdicts.joined(q_N, features.pair_N)
-            wins_N = self._wins(self._verdicts, q_N, features.pair_N)
+            shares_2 = q_N.new_tensor([LEAST_WINNERS, LEAST_WINNERS_REPEATED])
+            limits_2 = q_N.quantile(shares_2).clamp(min=self._contest)
+            wins_N = q_N <= limits_2[self._verdicts.are_repeats(features.pair_N).long()]
             parts = {"winners": wins_N.float().mean(), "median_q": q_N.median()}
         self.pool.put(text_ND, features.pair_N)
-        if wins_N is not None and not bool(wins_N.any()):  # nothing to learn, but a gradient for every rank
-            return Loss(total=0.0 * info_nce(image_ND, text_ND, features.scale), parts=parts)
         return Loss(total=info_nce(image_ND, text_ND, features.scale, trained_N=wins_N), parts=parts)
 
     def state(self) -> dict[str, Tensor]:
-        """Return the pool, the verdicts, and what holds for the epoch that began last."""
+        """Return the pool and the verdicts."""
         state = {f"pool.{name}": tensor for name, tensor in self.pool.state().items()}
         if self._verdicts is not None:
             state |= {f"verdicts.{name}": tensor for name, tensor in self._verdicts.state().items()}
-            state |= {"epoch.limits": self._limits_2, "epoch.rests": self._rests_A}
         return state
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Take over what ``state`` returned."""
-        parts: dict[str, dict[str, Tensor]] = {"pool": {}, "verdicts": {}, "epoch": {}}
+        """Take over the pool and the verdicts."""
+        parts: dict[str, dict[str, Tensor]] = {"pool": {}, "verdicts": {}}
         for name, tensor in state.items():
             part, _, rest = name.partition(".")
             parts[part][rest] = tensor
         self.pool.restore(parts["pool"])
         if self._verdicts is not None:
             self._verdicts.restore(parts["verdicts"])
-            self._limits_2.copy_(parts["epoch"]["limits"])
-            self._rests_A.copy_(parts["epoch"]["rests"])

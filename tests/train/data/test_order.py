@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roclip_audit.core.errors import ConfigError
-from roclip_audit.train.data.order import epoch_batches, epoch_order, uid_groups, without_resting
+from roclip_audit.train.data.order import epoch_batches, epoch_order, uid_groups
 
 SHARDS = st.lists(st.integers(1, 20), min_size=1, max_size=8)
 
@@ -110,34 +110,3 @@ def test_without_copies_nothing_but_the_tail_is_lost(n_pairs: int, batch_size: i
 def test_a_copy_waits_for_the_next_batch() -> None:
     group_N = np.array([7, 7, 1, 2, 3, 4])
     assert epoch_batches(np.arange(6), group_N, 2).tolist() == [[0, 2], [1, 3], [4, 5]]
-
-
-@given(st.integers(8, 60), st.integers(2, 8), st.booleans(), st.integers(0, 20))
-def test_places_of_pairs_that_rest_go_to_others(n_pairs: int, batch_size: int, repeats: bool, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    group_N = rng.permutation(np.arange(n_pairs) // 2) if repeats else None
-    shard_N = np.zeros(n_pairs, dtype=np.int32)
-    order, again = (epoch_order(shard_N, seed=seed, epoch=epoch, buffer=n_pairs) for epoch in (1, 2))
-    try:
-        batches = epoch_batches(order, group_N, batch_size)
-    except ConfigError:
-        return
-    rests_N = rng.random(n_pairs) < 0.4
-    found = without_resting(batches, again, rests_N, group_N)
-    assert found.shape == batches.shape
-    numbers = np.arange(n_pairs) if group_N is None else group_N
-    assert all(len(set(numbers[row])) == batch_size for row in found)
-    if not np.array_equal(found, batches):
-        assert not rests_N[found].any()
-        times = np.bincount(found.ravel(), minlength=n_pairs)
-        assert times.max() <= 2
-        assert (times[np.setdiff1d(batches, np.flatnonzero(rests_N))] >= 1).all() or group_N is not None
-
-
-def test_nothing_changes_where_the_others_do_not_fill_a_batch() -> None:
-    batches = epoch_batches(np.arange(8), None, 4)
-    rests_N = np.array([True] * 5 + [False] * 3)
-    assert np.array_equal(without_resting(batches, np.arange(8), rests_N, None), batches)
-    rests_N[:2] = False
-    found = without_resting(batches, np.arange(8), rests_N, None)
-    assert [sorted(row) for row in found.tolist()] == [[0, 1, 5, 6], [0, 1, 5, 7]]
