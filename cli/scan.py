@@ -48,7 +48,7 @@ def scan(
         typer.Option(
             metavar="SPEC",
             help="embedded (pretrained, from pip, no network), or an open_clip model: ARCH/TAG, hf-hub:ORG/NAME, "
-            "local-dir:PATH, ARCH@FILE or a checkpoint.",
+            "local-dir:PATH, ARCH@FILE or a checkpoint; embedded+ before one of these asks both.",
         ),
     ] = "embedded",
     contest: Annotated[

@@ -11,7 +11,8 @@ trigger, because an attack's other pairs are in the training folds. Two passes d
    the first pass doubts most: those whose own rank is bad and whose caption's nearest captions have bad ranks too. They
    know every topic, and nearly all of the planted pairs are gone.
 
-A pair is judged by both. A joint encoder (open_clip) needs no heads: one space, one fold.
+A pair is judged by both. A joint encoder (open_clip) needs no heads: one space, one fold. One that is asked beside the
+embedded encoder holds one more contest; heads, neighbours and everything else stay as they are.
 
 Sources: cross-fitting, Chernozhukov et al. 2018, arXiv 1608.00060, section 2; the loss is CLIP's, Radford et al. 2021,
 arXiv 2103.00020, figure 3.
@@ -272,16 +273,16 @@ def own_cosines(heads: Heads, image_NVR: RowArray, text_NG: RowArray) -> Tensor:
     return torch.cat([(heads.image(whole_N1R[at][:, 0]) * heads.text(text_NG[at])).sum(1) for at in blocks])
 
 
-def joint_space(dataset: Dataset, run: RunFolder) -> Space:
+def joint_space(name: str, image_NVF: RowArray, text_NG: RowArray, run: RunFolder) -> Space:
     """Return the space of a joint encoder: its embeddings, at unit length, one fold."""
-    shape = (len(dataset), *dataset.image_NVF.row_shape)
-    image_NVD = _blank(run, "joint.image.npy", shape)
-    text_ND = _blank(run, "joint.text.npy", (shape[0], shape[2]))
+    shape = (len(image_NVF), *image_NVF.row_shape)
+    image_NVD = _blank(run, f"{name}.image.npy", shape)
+    text_ND = _blank(run, f"{name}.text.npy", (shape[0], shape[2]))
     for at in range(0, shape[0], _BLOCK):
         rows = slice(at, at + _BLOCK)
-        image_NVD[rows] = functional.normalize(dataset.image_NVF[rows], dim=-1)
-        text_ND[rows] = functional.normalize(dataset.text_NG[rows], dim=-1)
-    return Space(name="joint", image_NVD=image_NVD, text_ND=text_ND, fold_N=torch.zeros(shape[0], dtype=torch.int64))
+        image_NVD[rows] = functional.normalize(image_NVF[rows], dim=-1)
+        text_ND[rows] = functional.normalize(text_NG[rows], dim=-1)
+    return Space(name=name, image_NVD=image_NVD, text_ND=text_ND, fold_N=torch.zeros(shape[0], dtype=torch.int64))
 
 
 def _blank(run: RunFolder, name: str, shape: tuple[int, ...]) -> Tensor:

@@ -74,6 +74,7 @@ class Dataset:
         text_NG: features of the captions.
         grain_N: fine structure of the images, rows of [128, 128], see ``sanitize.grain``.
         detail_N: what their places look like, rows of [1024, 24], see ``sanitize.detail``.
+        beside: image and caption features of the joint encoder that was asked as well, if one was.
     """
 
     shards: tuple[Shard, ...]
@@ -84,6 +85,7 @@ class Dataset:
     text_NG: RowArray
     grain_N: RowArray
     detail_N: RowArray
+    beside: tuple[RowArray, RowArray] | None = None
 
     def __len__(self) -> int:
         """Return the number of scored pairs, N."""
@@ -95,11 +97,16 @@ class Dataset:
         return slice(int(first), int(last))
 
 
-def load_dataset(run: RunFolder, shards: Sequence[Shard]) -> Dataset:
+def load_dataset(run: RunFolder, shards: Sequence[Shard], *, beside: bool = False) -> Dataset:
     """Read what index and encode left, and give every pair its final uid.
 
     A uid that a pair of an earlier shard (or earlier in the shard) has already is not believed: the later pair gets one
     derived from it and its occurrence. Writes uids/<id>.parquet (ordinal, uid), one row per pair of the shard.
+
+    Args:
+        run: the run folder.
+        shards: all of the run.
+        beside: two encoders were asked.
     """
     seen: dict[str, int] = {}
     shard_of: list[int] = []
@@ -126,6 +133,9 @@ def load_dataset(run: RunFolder, shards: Sequence[Shard]) -> Dataset:
         text_NG=_memory_mapped(run, shards, "text"),
         grain_N=_memory_mapped(run, shards, "grain"),
         detail_N=_memory_mapped(run, shards, "detail"),
+        beside=(_memory_mapped(run, shards, "beside-image"), _memory_mapped(run, shards, "beside-text"))
+        if beside
+        else None,
     )
 
 

@@ -10,7 +10,7 @@ Memory: two batches a worker, one decoded image a worker, and the text features 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -96,6 +96,7 @@ def encode_shard(
     *,
     detail: Detail,
     workers: int,
+    beside: Encoder | None = None,
     advance: Advance | None = None,
 ) -> dict[str, int]:
     """Write the shard's embeddings, decoded sizes and problems.
@@ -113,6 +114,7 @@ def encode_shard(
         config: limits and batch sizes.
         detail: looks at the places of images.
         workers: threads; the files are the same for every number.
+        beside: another encoder, whose embeddings go to embeddings/<id>.beside-image.npy and .beside-text.npy.
         advance: called with (pairs finished, of them unreadable) after each batch of the pairs that the index stage
             marked as scored.
 
@@ -125,26 +127,36 @@ def encode_shard(
     """
     ordinals, rows = _read_rows(run.file("pairs", f"{shard.id}.parquet"))
     seen: list[_Seen] = []
+    encoders = [encoder] if beside is None else [encoder, beside]
+    names = ["", "beside-"][: len(encoders)]
     with (
+        ExitStack() as stack,
         # A shard without pairs may be one that cannot be read; the index stage has said so.
         open_shard(shard) if rows else nullcontext(b"") as buffer,
-        npy_writer(run.file("embeddings", f"{shard.id}.image.npy"), (len(encoder.views), encoder.image_dim)) as images,
         npy_writer(run.file("embeddings", f"{shard.id}.grain.npy"), (GRAIN_PX, GRAIN_PX), "|i1") as grains,
         npy_writer(run.file("embeddings", f"{shard.id}.detail.npy"), (N_PLACES, DIM), "|i1") as details,
     ):
+        images = [
+            stack.enter_context(
+                npy_writer(run.file("embeddings", f"{shard.id}.{name}image.npy"), (len(one.views), one.image_dim))
+            )
+            for name, one in zip(names, encoders, strict=True)
+        ]
         batches = _batches(rows, config.batch_size)
         for batch, found in map_ordered(
-            lambda batch: _encode_images(shard, buffer, encoder, detail, config, batch), batches, workers=workers
+            lambda batch: _encode_images(shard, buffer, encoders, detail, config, batch), batches, workers=workers
         ):
             seen.extend(batch)
-            images.append(found.features)
+            for file, features in zip(images, found.features, strict=True):
+                file.append(features)
             grains.append(found.grain)
             details.append(found.detail)
             if advance is not None:
                 advance(len(batch), sum(not item.scored for item in batch))
     captions = [item.row.caption for item in seen if item.scored]
-    with npy_writer(run.file("embeddings", f"{shard.id}.text.npy"), (encoder.text_dim,)) as texts:
-        texts.append(embed_captions(captions, encoder, batch_size=config.batch_size, workers=workers))
+    for name, one in zip(names, encoders, strict=True):
+        with npy_writer(run.file("embeddings", f"{shard.id}.{name}text.npy"), (one.text_dim,)) as texts:
+            texts.append(embed_captions(captions, one, batch_size=config.batch_size, workers=workers))
     _write_seen(run.file("embeddings", f"{shard.id}.parquet"), ordinals, seen)
     problems = [problem for item in seen for problem in item.problems]
     write_problems(run.file("problems/encode", f"{shard.id}.parquet"), problems, shard=shard.name, stage="encode")
@@ -178,32 +190,45 @@ def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Images:
-    """What readable images gave, a row each: float16 [n, V, D_image], int8 [n, 128, 128] and int8 [n, 1024, 24]."""
+    """What readable images gave, a row each.
 
-    features: np.ndarray
+    Attributes:
+        features: float16 [n, V, D_image] of every encoder.
+        grain: int8 [n, 128, 128].
+        detail: int8 [n, 1024, 24].
+    """
+
+    features: list[np.ndarray]
     grain: np.ndarray
     detail: np.ndarray
 
 
 def _encode_images(
-    shard: Shard, buffer: Buffer, encoder: Encoder, detail: Detail, config: EncodeConfig, batch: Sequence[_Row]
+    shard: Shard,
+    buffer: Buffer,
+    encoders: Sequence[Encoder],
+    detail: Detail,
+    config: EncodeConfig,
+    batch: Sequence[_Row],
 ) -> tuple[list[_Seen], _Images]:
     """Decode and embed one batch: what was seen of each row, and what the readable ones gave."""
-    seen, prepared, grains, canvases = [], [], [], []
+    seen, grains, canvases = [], [], []
+    prepared: list[list[np.ndarray]] = [[] for _ in encoders]
     for row in batch:
         item, image = _decode_row(shard, buffer, config, row)
         seen.append(item)
         if image is not None:
             shrunk = shrink(image, SHRINK_PX)  # large images are read once for both
-            prepared.append(encoder.prepare_image(shrunk if encoder.shrink_px == SHRINK_PX else image))
+            for one, views in zip(encoders, prepared, strict=True):
+                views.append(one.prepare_image(shrunk if one.shrink_px == SHRINK_PX else image))
             grains.append(grain(image))
             canvases.append(Canvas.of(image, shrunk))
-    if not prepared:
-        nothing = np.empty((0, len(encoder.views), encoder.image_dim), dtype=np.float16)
+    if not grains:
+        nothing = [np.empty((0, len(one.views), one.image_dim), dtype=np.float16) for one in encoders]
         return seen, _Images(
             features=nothing, grain=np.empty((0, GRAIN_PX, GRAIN_PX), dtype=np.int8), detail=detail.look([])
         )
-    features = _half(encoder.embed_images(np.stack(prepared)))
+    features = [_half(one.embed_images(np.stack(views))) for one, views in zip(encoders, prepared, strict=True)]
     return seen, _Images(features=features, grain=np.stack(grains), detail=detail.look(canvases))
 
 

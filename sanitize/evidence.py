@@ -40,6 +40,7 @@ class EvidenceConfig:
         n_reference: captions (or images) that neighbour agreement is ranked against.
         power: exponent of the mean over spaces, views and directions.
         pass_weights: weights of the alignment passes in that mean; a joint encoder has only the last.
+        beside_weight: weight of a joint encoder that is asked beside them: as much as both.
         neighbour_weight: weight of the neighbours' verdicts in it.
     """
 
@@ -48,30 +49,36 @@ class EvidenceConfig:
     n_reference: int = 1_024
     power: float = 0.5
     pass_weights: tuple[float, ...] = (1.0, 2.0)
+    beside_weight: float = 3.0
     neighbour_weight: float = 1.0
 
     def __post_init__(self) -> None:
         if (
             min(self.n_neighbours, self.density_k, self.n_reference) < 1
             or self.power <= 0
-            or min(*self.pass_weights, self.neighbour_weight) <= 0
+            or min(*self.pass_weights, self.beside_weight, self.neighbour_weight) <= 0
         ):
             raise ConfigError("evidence: counts must be at least 1, power and weights above 0")
 
 
-def statistic(ranks: Sequence[Ranks], agreement: Sequence[Tensor], config: EvidenceConfig) -> Tensor:
+def statistic(
+    ranks: Sequence[Ranks], agreement: Sequence[Tensor], config: EvidenceConfig, beside: Ranks | None = None
+) -> Tensor:
     """Return the power mean of the rank shares: float64 [N, 1 + R] in [0, 1], the observed pairing first.
 
     Args:
         ranks: of every alignment pass, the last one last.
         agreement: float64 [N, 1 + R] each, the shares of ``neighbour_evidence.disagreement``; may be empty.
         config: exponent and weights.
+        beside: of a joint encoder that was asked as well.
     """
+    weights = list(config.pass_weights[-len(ranks) :])
+    if beside is not None:
+        ranks, weights = [*ranks, beside], [*weights, config.beside_weight]
     parts = [
         torch.stack([q_NVR**config.power for q_NVR in (one.caption_q_NVR, one.image_q_NVR)]).mean((0, 2))
         for one in ranks
     ]
-    weights = list(config.pass_weights[-len(ranks) :])
     if agreement:
         parts.append(torch.stack([share_NR**config.power for share_NR in agreement]).mean(0))
         weights.append(config.neighbour_weight)

@@ -82,6 +82,7 @@ class Aligned:
     """The spaces of a run, last one decisive for what people look at, the contests held in them, and what else is seen.
 
     Attributes:
+        beside: ranks by a joint encoder that was asked as well.
         trained_cosine_N: float32 [N], cosine of image and own caption under heads that were trained on the pair too;
             None of a joint encoder, which has no heads.
     """
@@ -94,6 +95,7 @@ class Aligned:
     stamps: Stamps
     copies: CountedCopies
     trained_cosine_N: Tensor | None
+    beside: Ranks | None = None
 
 
 def align_run(
@@ -146,7 +148,8 @@ def align_run(
             return find_stamps(pictured, near, traits, copies.family_N, workers=workers, advance=progress.advance)
 
     if joint:
-        space, cluster_N = joint_space(dataset, run), caption_clusters(near, config, seed)
+        space = joint_space("joint", dataset.image_NVF, dataset.text_NG, run)
+        cluster_N = caption_clusters(near, config, seed)
         control_NR = repair(space.fold_N, (near.caption_N, near.group_N), n_controls, control_rng)
         traits, ranks = shared(cluster_N, control_NR), (held(space, control_NR),)
         return Aligned(
@@ -193,6 +196,9 @@ def align_run(
         heads = train_on_all(image_NVR, dataset.text_NG, near.caption_N, config.heads, heads_seed)
         trained_cosine_N = own_cosines(heads, image_NVR, dataset.text_NG)
         progress.advance(len(dataset))
+    beside = None
+    if dataset.beside is not None:
+        beside = held(joint_space("beside", *dataset.beside, run), control_NR)
     return Aligned(
         near=near,
         spaces=tuple(spaces),
@@ -202,6 +208,7 @@ def align_run(
         stamps=stamps,
         copies=CountedCopies.of(copies, near, control_NR[:, 0]),
         trained_cosine_N=trained_cosine_N,
+        beside=beside,
     )
 
 
@@ -227,7 +234,7 @@ def judge_run(
         agreement = disagreement(
             near, table.image_index_NK, table.caption_index_NK, table.reference, aligned.control_NR, workers=workers
         )
-        statistic_NR = statistic(aligned.ranks, agreement, judging.evidence).numpy()
+        statistic_NR = statistic(aligned.ranks, agreement, judging.evidence, aligned.beside).numpy()
         calibrated = calibrate(
             statistic_NR[:, 0],
             statistic_NR[:, 1:],

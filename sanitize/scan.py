@@ -33,7 +33,7 @@ from roclip_audit.sanitize.contest import ContestConfig
 from roclip_audit.sanitize.dataset import load_dataset
 from roclip_audit.sanitize.detail import Detail
 from roclip_audit.sanitize.encode import EncodeConfig, encode_shard
-from roclip_audit.sanitize.encoders import Encoder, build_encoder
+from roclip_audit.sanitize.encoders import Encoder, build_encoders
 from roclip_audit.sanitize.evidence import EvidenceConfig
 from roclip_audit.sanitize.fetched import write_rejected
 from roclip_audit.sanitize.index import index_shard, write_empty_index
@@ -152,14 +152,14 @@ def scan(config: ScanConfig, reporter: Reporter) -> ScanReport:
     work = _Work(run, reporter)
     run.clear_leftovers()
     with one_thread_each():
-        encoder, detail = build_encoder(config.encoder), Detail.load()
+        (encoder, beside), detail = build_encoders(config.encoder), Detail.load()
         indexed = work.index(shards, index_config)
         if not any(one.stats["n_scored"] for one in indexed):
             raise ConfigError(_nothing_to_score(shards, run))
-        encoded = work.encode(shards, indexed, encoder, detail, encode_config, config.workers)
+        encoded = work.encode(shards, indexed, (encoder, beside), detail, encode_config, config.workers)
         if not any(one.stats["n_scored"] for one in encoded):
             raise ConfigError(f"{len(shards)} shard(s), but no image can be decoded: {_reasons(shards, run, 'encode')}")
-        finished = work.judge(shards, encoded, encoder, judging)
+        finished = work.judge(shards, encoded, encoder, judging, beside=beside is not None)
         judged = finished.stats
         campaign_config = CampaignConfig()
         work.campaigns(shards, finished, campaign_config, judging, max_pixels=config.max_pixels)
@@ -181,7 +181,7 @@ def scan(config: ScanConfig, reporter: Reporter) -> ScanReport:
         {
             "version": roclip_audit.__version__,
             "encoder": config.encoder,
-            "encoder_fingerprint": encoder.fingerprint,
+            "encoder_fingerprint": _fingerprint(encoder, beside),
             "views": list(encoder.views),
             "joint": encoder.joint,
             "pool_size": config.pool_size,
@@ -253,16 +253,17 @@ class _Work:
         self,
         shards: Sequence[Shard],
         indexed: Sequence[_Done],
-        encoder: Encoder,
+        encoders: tuple[Encoder, Encoder | None],
         detail: Detail,
         config: EncodeConfig,
         workers: int,
     ) -> list[_Done]:
-        """Embed every shard."""
+        """Embed every shard, by one encoder or by two."""
+        (encoder, beside), fingerprint = encoders, _fingerprint(*encoders)
         done = []
         with self._reporter.stage("encode", total=sum(one.stats["n_scored"] for one in indexed)) as progress:
             for shard, index in zip(shards, indexed, strict=True):
-                key = work_key("encode", REVISIONS["encode"], index.key, encoder.fingerprint, asdict(config))
+                key = work_key("encode", REVISIONS["encode"], index.key, fingerprint, asdict(config))
 
                 def do(shard: Shard = shard) -> dict[str, Any]:
                     return encode_shard(
@@ -272,6 +273,7 @@ class _Work:
                         config,
                         detail=detail,
                         workers=workers,
+                        beside=beside,
                         advance=lambda n, n_errors: progress.advance(n, n_errors=n_errors),
                     )
 
@@ -283,7 +285,9 @@ class _Work:
                 done.append(_Done(stats, key))
         return done
 
-    def judge(self, shards: Sequence[Shard], encoded: Sequence[_Done], encoder: Encoder, judging: Judging) -> _Done:
+    def judge(
+        self, shards: Sequence[Shard], encoded: Sequence[_Done], encoder: Encoder, judging: Judging, *, beside: bool
+    ) -> _Done:
         """Align, hold the contests and write the evidence; it depends on every shard."""
         settings = {name: value for name, value in asdict(judging).items() if name != "workers"}
         key = work_key(
@@ -291,7 +295,7 @@ class _Work:
         )
 
         def do() -> dict[str, Any]:
-            dataset = load_dataset(self._run, shards)
+            dataset = load_dataset(self._run, shards, beside=beside)
             aligned = align_run(dataset, self._run, judging, self._reporter, joint=encoder.joint, views=encoder.views)
             calibrated = judge_run(dataset, self._run, aligned, encoder.views, judging, self._reporter)
             listed = calibrated.fdr_N <= FLAG_FDR
@@ -323,6 +327,10 @@ class _Work:
             )
 
         return _Done(self._once("campaigns", "dataset", key, do), key)
+
+
+def _fingerprint(encoder: Encoder, beside: Encoder | None) -> str:
+    return encoder.fingerprint if beside is None else work_key(encoder.fingerprint, beside.fingerprint)
 
 
 def _is_damaged(run: RunFolder, shard: Shard) -> bool:

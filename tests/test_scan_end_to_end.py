@@ -176,6 +176,20 @@ def test_nothing_to_score_and_too_little_to_learn_from_are_said(model: str, tmp_
         scanned(tmp_path / "few", "embedded", tmp_path / "run2")
 
 
+def test_an_encoder_beside_the_embedded_one_end_to_end(model: str, tmp_path: Path) -> None:
+    make_dataset(tmp_path / "shards", 120, 2, seed=3)
+    both = f"embedded+{model}"
+    report = scanned(tmp_path / "shards", both, tmp_path / "run")
+    assert report.n_scored == 120
+    assert duckdb_rows(tmp_path / "run", "select encoder from runs") == [(both,)]
+    assert scanned(tmp_path / "shards", both, tmp_path / "run").reused == 2 * 2 + 2
+    first = duckdb_rows(tmp_path / "run", "select uid, q, statistic from evidence order by uid")
+    assert scanned(tmp_path / "shards", "embedded", tmp_path / "run").reused == 2
+    alone = duckdb_rows(tmp_path / "run", "select uid, q, statistic from evidence order by uid")
+    assert [row[:2] for row in first] == [row[:2] for row in alone]
+    assert [row[2] for row in first] != [row[2] for row in alone]
+
+
 def test_the_embedded_encoder_end_to_end(tmp_path: Path) -> None:
     make_dataset(tmp_path / "shards", 150, 2, seed=3)
     report = scanned(tmp_path / "shards", "embedded", tmp_path / "run")

@@ -3,8 +3,8 @@
 Plain CLIP learns four planted target pictures and a patch backdoor. Trained with --robust on the same shards it does
 not, and neither does plain CLIP on what a scan leaves. Shapes of 32 pixels, a small ResNet, fixed seeds. The scan is
 made with the robust model: the default encoder knows photographs, and says little of drawn shapes of this size. What
-is left out is what is mismatched by a chance of one in ten; a list at a stated error rate is cautious on so few pairs, and
-holds all or a quarter of what is planted by the draw (docs/experiments.md).
+is left out is what is mismatched by a chance of one in ten; a list at a stated error rate is cautious on so few pairs,
+and by the draw holds all of what is planted or a quarter (docs/experiments.md).
 """
 
 from __future__ import annotations

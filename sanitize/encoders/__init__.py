@@ -1,8 +1,8 @@
 """Encoders: from images and captions to feature vectors, by models that never saw the suspect data.
 
 One file a member. A specification names one: ``embedded``, ``open_clip:ARCH/TAG``, ``ARCH/TAG``, ``hf-hub:ORG/NAME``,
-``local-dir:PATH``, ``ARCH@FILE`` or a checkpoint file beside its ``open_clip_config.json``. Every member satisfies
-``Encoder`` and passes the conformance suite in tests/sanitize/encoders.
+``local-dir:PATH``, ``ARCH@FILE`` or a checkpoint file beside its ``open_clip_config.json``; ``embedded+`` before any of
+the latter asks both. Every member satisfies ``Encoder`` and passes the conformance suite in tests/sanitize/encoders.
 """
 
 from __future__ import annotations
@@ -112,6 +112,22 @@ def parse_spec(spec: str) -> tuple[str, str]:
     raise ConfigError(
         f"unknown encoder {spec!r}: use embedded, ARCH/TAG, hf-hub:ORG/NAME, local-dir:PATH, ARCH@FILE or a checkpoint"
     )
+
+
+def build_encoders(spec: str) -> tuple[Encoder, Encoder | None]:
+    """Build the encoder that a scan works on, and the joint one that ``embedded+SPEC`` asks beside it.
+
+    Raises:
+        ConfigError: the specification fits no family, or what stands behind ``embedded+`` is no joint encoder.
+        EncoderError: weights are missing, damaged or not the pinned ones.
+    """
+    first, plus, rest = spec.partition("+")
+    if first != "embedded" or not plus:
+        return build_encoder(spec), None
+    beside = build_encoder(rest)
+    if not beside.joint:
+        raise ConfigError(f"encoder {spec!r}: what is asked beside embedded must be an open_clip model")
+    return build_encoder("embedded"), beside
 
 
 def build_encoder(spec: str, config: EncoderConfig | None = None) -> Encoder:

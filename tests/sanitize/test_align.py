@@ -194,7 +194,7 @@ def test_data_in_which_everything_is_alike_is_scored_all_the_same(alike: str, tm
 
 def test_a_joint_space_is_the_encoders_own_at_unit_length(tmp_path: Path) -> None:
     made = make_pairs(50, joint=True)
-    space = joint_space(made.dataset, run_folder(tmp_path))
+    space = joint_space("joint", made.dataset.image_NVF, made.dataset.text_NG, run_folder(tmp_path))
     expected = torch.nn.functional.normalize(made.dataset.image_NVF[:], dim=-1)
     assert torch.equal(space.image_NVD, expected)
     assert space.fold_N.tolist() == [0] * 50

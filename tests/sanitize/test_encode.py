@@ -252,6 +252,18 @@ def test_the_number_of_workers_changes_no_byte(tmp_path: Path, kind: str) -> Non
     assert files[0] == files[1] == files[2]
 
 
+def test_two_encoders_leave_what_each_leaves_alone(tmp_path: Path) -> None:
+    samples = [*draw_samples(20, px=32), sample("junk", image=b"junk")]
+    path = make_shard(tmp_path / "x.tar", samples)
+    beside = build_encoder(f"local-dir:{save_tiny_clip(tmp_path / 'clip')}")
+    alone = [encode(path, tmp_path / name, one).bytes for name, one in (("a", MeanColour()), ("b", beside))]
+    shard, run = indexed(path, tmp_path / "both")
+    encode_shard(shard, run, MeanColour(), EncodeConfig(), detail=Detail.load(), workers=2, beside=beside)
+    for name, part, of in (("image", "images", 0), ("text", "texts", 0), ("beside-image", "images", 1)):
+        assert run.file("embeddings", f"{shard.id}.{name}.npy").read_bytes() == alone[of][part]
+    assert run.file("embeddings", f"{shard.id}.beside-text.npy").read_bytes() == alone[1]["texts"]
+
+
 def test_a_large_member_is_not_read(run_encode: Callable[..., Encoded]) -> None:
     samples = [sample("a", image=png() + bytes(5000)), sample("b", image=png())]
     encoded = run_encode(samples, max_image_bytes=2000)

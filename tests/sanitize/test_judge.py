@@ -76,6 +76,26 @@ def test_a_joint_encoder_needs_no_training(tmp_path: Path) -> None:
     assert not list((run.root / "align").glob("*.safetensors"))
 
 
+def test_what_an_encoder_asked_beside_sees_counts_and_changes_nothing_else(tmp_path: Path) -> None:
+    """Pairs of which the first encoder sees little and the second much, and the other way round."""
+    made, joint = (
+        make_pairs(500, mismatched=0.12, seed=4, joint=joint, noise=noise)
+        for joint, noise in ((False, 12), (True, 0.5))
+    )
+    assert np.array_equal(made.mismatched_N, joint.mismatched_N)
+    noise = make_pairs(500, seed=5, joint=True, noise=50)
+    found = {}
+    for name, other in {"alone": None, "good": joint, "blind": noise}.items():
+        beside = None if other is None else (other.dataset.image_NVF, other.dataset.text_NG)
+        calibrated, run = judge(replace(made.dataset, beside=beside), tmp_path / name)
+        found[name] = (auroc(calibrated.suspicion_N, made.mismatched_N), evidence_of(run))
+    assert found["good"][0] > max(found["alone"][0] + 0.1, 0.85)
+    assert found["blind"][0] > 0.5
+    of_first = ["uid", "q", "cosine", "win_probability", "trained_cosine", "same_group", "fold", "patch"]
+    assert found["alone"][1].select(of_first).equals(found["good"][1].select(of_first))
+    assert not found["alone"][1]["statistic"].equals(found["good"][1]["statistic"])
+
+
 def evidence_of(run: RunFolder) -> pl.DataFrame:
     return pl.concat([pl.read_parquet(path) for path in sorted((run.root / "evidence").glob("*.parquet"))])
 

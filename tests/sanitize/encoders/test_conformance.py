@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from roclip_audit.core.errors import ConfigError
-from roclip_audit.sanitize.encoders import ENCODERS, Encoder, EncoderConfig, build_encoder, parse_spec
+from roclip_audit.sanitize.encoders import ENCODERS, Encoder, EncoderConfig, build_encoder, build_encoders, parse_spec
 from roclip_audit.sanitize.views import shrink
 from tests.encoderkit import CAPTIONS, HOSTILE_CAPTIONS, pictures, save_tiny_clip
 
@@ -167,3 +167,17 @@ def test_specifications_name_their_family(spec: str, family: str) -> None:
 def test_settings_that_cannot_work_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         EncoderConfig(**settings)  # type: ignore[arg-type]
+
+
+def test_two_encoders_may_be_asked_but_only_a_joint_one_beside_the_embedded(tmp_path: Path) -> None:
+    folder = save_tiny_clip(tmp_path / "a+b")
+    alone, nothing = build_encoders(f"local-dir:{folder}")
+    assert (alone.joint, nothing) == (True, None)
+    assert build_encoders("embedded")[1] is None
+    first, beside = build_encoders(f"embedded+local-dir:{folder}")
+    assert beside is not None
+    assert (first.name, first.joint, beside.joint) == ("embedded", False, True)
+    assert beside.fingerprint == alone.fingerprint
+    for spec in ("embedded+embedded", "embedded+", "embedded+nonsense", "embedded+embedded+embedded"):
+        with pytest.raises(ConfigError):
+            build_encoders(spec)
