@@ -55,7 +55,7 @@ TEMPLATES = ("{}", "a {}", "{} icon", "{} symbol", "icon of {}")
 """Prompts in the style of the captions: the 80 of CLIP speak of photographs, which these captions never do."""
 
 
-RISKIEST_FIFTH = "risk >= (select quantile_cont(risk, 0.8) from suspicion)"
+MOST_SUSPICIOUS_FIFTH = "suspicion >= (select quantile_cont(suspicion, 0.8) from suspicion)"
 """A budget instead of a promise: on small sets of symbols a list at a stated error rate holds little of the poison."""
 
 
@@ -375,7 +375,7 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--work", type=Path, default=Path("defence-work"), help="kept between calls")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
-    parser.add_argument("--where", default=RISKIEST_FIFTH, help="what the curated arms leave out")
+    parser.add_argument("--where", default=MOST_SUSPICIOUS_FIFTH, help="what the curated arms leave out")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--jobs", type=int, default=1, help="arms side by side, the cores dealt out among them")
     options = parser.parse_args()
