@@ -127,8 +127,7 @@ def encode_shard(
     """
     ordinals, rows = _read_rows(run.file("pairs", f"{shard.id}.parquet"))
     seen: list[_Seen] = []
-    encoders = [encoder] if beside is None else [encoder, beside]
-    names = ["", "beside-"][: len(encoders)]
+    encoders = {"": encoder} if beside is None else {"": encoder, "beside-": beside}
     with (
         ExitStack() as stack,
         # A shard without pairs may be one that cannot be read; the index stage has said so.
@@ -140,11 +139,13 @@ def encode_shard(
             stack.enter_context(
                 npy_writer(run.file("embeddings", f"{shard.id}.{name}image.npy"), (len(one.views), one.image_dim))
             )
-            for name, one in zip(names, encoders, strict=True)
+            for name, one in encoders.items()
         ]
         batches = _batches(rows, config.batch_size)
         for batch, found in map_ordered(
-            lambda batch: _encode_images(shard, buffer, encoders, detail, config, batch), batches, workers=workers
+            lambda batch: _encode_images(shard, buffer, list(encoders.values()), detail, config, batch),
+            batches,
+            workers=workers,
         ):
             seen.extend(batch)
             for file, features in zip(images, found.features, strict=True):
@@ -154,7 +155,7 @@ def encode_shard(
             if advance is not None:
                 advance(len(batch), sum(not item.scored for item in batch))
     captions = [item.row.caption for item in seen if item.scored]
-    for name, one in zip(names, encoders, strict=True):
+    for name, one in encoders.items():
         with npy_writer(run.file("embeddings", f"{shard.id}.{name}text.npy"), (one.text_dim,)) as texts:
             texts.append(embed_captions(captions, one, batch_size=config.batch_size, workers=workers))
     _write_seen(run.file("embeddings", f"{shard.id}.parquet"), ordinals, seen)

@@ -34,7 +34,7 @@ class Verdicts:
         self.are_numbered = False
         self.number_A = torch.arange(n_pairs, device=device)
         self._n_times_A = torch.ones_like(self.number_A)
-        self._repeats_are_rare = True
+        self._stands_out_A = torch.zeros_like(self.number_A, dtype=torch.bool)
         self.mean_A = torch.full((n_pairs,), UNKNOWN, device=device)
         self.worst_A = torch.zeros(n_pairs, device=device)
 
@@ -42,13 +42,13 @@ class Verdicts:
         """Say which pairs show the same picture: int64 [A], from 0, equal where they do."""
         self.number_A.copy_(number_A)
         self._n_times_A = torch.bincount(self.number_A, minlength=len(self.number_A))
-        self._repeats_are_rare = bool((self._n_times_A[self.number_A] > 1).float().mean() < USUAL)
+        is_repeated_A = self._n_times_A[self.number_A] > 1
+        self._stands_out_A = is_repeated_A & (is_repeated_A.float().mean() < USUAL)
         self.are_numbered = True  # last: what is interrupted before is done again
 
     def are_repeats(self, pair_N: Tensor) -> Tensor:
         """Return [N] bool: the pair's picture occurs several times, which most pairs' pictures do not."""
-        is_repeated_N = self._n_times_A[self.number_A[pair_N]] > 1
-        return is_repeated_N if self._repeats_are_rare else torch.zeros_like(is_repeated_N)
+        return self._stands_out_A[pair_N]
 
     def joined(self, q_N: Tensor, pair_N: Tensor) -> Tensor:
         """Take note of rank shares; return what counts: the worst of late, its mean for a repeated picture.
