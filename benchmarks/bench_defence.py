@@ -3,7 +3,7 @@
     python benchmarks/data_icon_classes.py package data/icons --pairs 60000
     python benchmarks/bench_defence.py data/icons --scale cpu-small --jobs 2  # 6,000 pairs
     python benchmarks/bench_defence.py data/icons --scale cpu      # 10,000 pairs, 32 pixels; ten minutes an arm
-    python benchmarks/bench_defence.py data/icons --scale cpu-50k  # 50,000 pairs; twenty minutes an arm
+    python benchmarks/bench_defence.py data/icons --scale cpu-50k  # 50,000 pairs; half an hour an arm and more
     python benchmarks/bench_defence.py data/icons --scale gpu      # one GPU: all pairs, 64 pixels, bf16
 
 For every seed: draw pairs, plant targeted poisoning and a patch backdoor, scan, then train each arm on the same
@@ -107,7 +107,7 @@ SCALES = {
         n_targets=16,
         targeted_rate=0.0005,
         backdoor="badnets_fixed:{}:0.005:side=0.25,captions=natural,kind=yellow",
-        recipe=small(50_000, has_gpu=False),
+        recipe=replace(small(50_000, has_gpu=False), epochs=40),
     ),
     "gpu": Scale(
         n_pairs=0,

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from roclip_audit.sanitize.stamps.bend import BendLook
 from roclip_audit.sanitize.stamps.crowd import LEAST_FAMILIES, Crowd
+from roclip_audit.sanitize.stamps.layout import Layout
 from roclip_audit.sanitize.stamps.vicinity import Beside, held_out_p
 
 MAY_BE_BENT = 0.3
@@ -29,10 +30,10 @@ ROUNDS = 4
 APART, STAND_INS_SHOW = 1.0, 0.7
 """How much more clearly than their stand-ins the images of a group show its field at least, and how clearly those do at
 most, on average. The group is those that show it, so the second is the stricter one."""
-COARSE, UNLIKE = "blur", 0.1
-"""Share of a group's pairs that are less alike than two random images in a view that shows no warp, at least: things
-that are drawn at a slant share a field because they are one thing. Of warped images it is 0.18 to 0.37 (three targets,
-two data sets), of 192 telephones 0.06. In sharper views warped icons are as alike as telephones."""
+ALIKE = 0.6
+"""How alike a group's images are in where they have edges, at most (``Layout.alike``): what is drawn at a slant or with
+a curve shares a field because it is one thing. Of warped images it is 0.48 to 0.57, of bells 0.72 to 0.82, of carts
+0.66 to 0.80."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,11 +57,11 @@ class Bends:
     Args:
         look: the searched images.
         crowd: the same images.
-        coarse: the same images in a view that shows no warp; None if there is none, and nothing is asked of it.
+        layout: the same images.
     """
 
-    def __init__(self, look: BendLook, crowd: Crowd, coarse: Crowd | None) -> None:
-        self._look, self._beside, self._coarse = look, Beside.of(crowd), coarse
+    def __init__(self, look: BendLook, crowd: Crowd, layout: Layout) -> None:
+        self._look, self._beside, self._layout = look, Beside.of(crowd), layout
         self._may_be_P = look.may_be_bent_P > MAY_BE_BENT
 
     def test(self, mates: Tensor) -> Bent | None:
@@ -77,8 +78,7 @@ class Bends:
             return None
         by_stand_in = float(self._shown(stand_in_MK[has_it_M], field_MC[has_it_M]).mean())
         may_be_planted = by_stand_in <= STAND_INS_SHOW and float(shown_M[has_it_M].mean()) - by_stand_in >= APART
-        if self._coarse is not None:
-            may_be_planted = may_be_planted and self._coarse.unlike_share(mates[has_it_M]) >= UNLIKE
+        may_be_planted = may_be_planted and self._layout.alike(mates[has_it_M]) <= ALIKE
         all_of_them = torch.ones(1, len(mates), dtype=torch.bool)
         return Bent(
             rows=mates[has_it_M],

@@ -116,12 +116,6 @@ class Crowd:
         """Tell whether images are less alike than two random ones by every view: bool, of the broadcast shape."""
         return below(((view[ones] * view[others]).sum(-1) for view in self.views), self.likeness)
 
-    def unlike_share(self, rows: Tensor) -> float:
-        """Return the share of the pairs of two images or more that are unlike."""
-        is_unlike_RR = below((view[rows] @ view[rows].T for view in self.views), self.likeness)
-        n = len(rows)
-        return float((is_unlike_RR.sum() - is_unlike_RR.diagonal().sum()) / (n * (n - 1)))
-
     def others_alike(self, rows: Tensor) -> Tensor:
         """Return how alike all images are to some, summed over the views; -inf in a family: float32 [rows, P]."""
         alike_KP = torch.stack([view[rows] @ view.T for view in self.views]).sum(0)

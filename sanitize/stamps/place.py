@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from roclip_audit.sanitize.detail import DIM, GRID, UNIT
 from roclip_audit.sanitize.stamps.look import Look
@@ -54,6 +55,11 @@ class PlaceLook(Look):
             own_PX = part.flatten(1)
             product_PK += sign * (own_PX @ own_PX[:n].T) / part.shape[1]
         return product_PK
+
+    def cosines(self) -> Tensor:
+        """Return how alike any two images are at the place, whatever is around it: float32 [P, P] up to 1."""
+        at_PX = functional.normalize(self._at_PAC.flatten(1), dim=1)
+        return at_PX @ at_PX.T
 
 
 def _cut(grid_PGGC: Tensor, x: int, y: int, side: int, step: int) -> Tensor:

@@ -16,9 +16,10 @@ from roclip_audit.sanitize.align import Neighbourhood
 from roclip_audit.sanitize.dataset import RowArray
 from roclip_audit.sanitize.detail import GRID
 from roclip_audit.sanitize.stamps.bend import BendLook
-from roclip_audit.sanitize.stamps.bent import COARSE, Bends
+from roclip_audit.sanitize.stamps.bent import Bends
 from roclip_audit.sanitize.stamps.crowd import AGREES, Crowd, Grown, Seed
 from roclip_audit.sanitize.stamps.grain import GrainLook
+from roclip_audit.sanitize.stamps.layout import Layout
 from roclip_audit.sanitize.stamps.look import Comparing, Look
 from roclip_audit.sanitize.stamps.place import AT, PlaceLook
 from roclip_audit.sanitize.stamps.recurring import recurring
@@ -201,8 +202,9 @@ class _Search:
         is_ordinary_P = torch.ones(len(rows), dtype=torch.bool)
         detail_PSC, look = self.pictured.detail_N.as_stored(rows), BendLook.of(self.pictured.grain_N.as_stored(rows))
         crowd, bend_crowd = (self._crowd(kind.unlike_in, rows, is_ordinary_P) for kind in (PlaceLook, BendLook))
-        coarse = self._crowd((COARSE,), rows, is_ordinary_P) if COARSE in self.pictured.views else None
-        spots, bends = Spots(crowd, detail_PSC, torch.stack(self._places(rows), 1)), Bends(look, bend_crowd, coarse)
+        layout = Layout.of(look, crowd.family_P)
+        spots = Spots(crowd, detail_PSC, torch.stack(self._places(rows), 1), layout)
+        bends = Bends(look, bend_crowd, layout)
 
         def tested(mates: Tensor) -> list[Stamp]:
             found = []

@@ -5,7 +5,8 @@ carriers are not the ones of the strongest trait; but their strongest trait lies
 caption's vicinity vote for a place, and what the voters show there is looked for in all of them.
 
 Pictures of one series vote too: frames, folders of one theme, signs. They agree in much of the picture, or their
-stand-ins show the same. A patch is local, and no stand-in shows it.
+stand-ins show the same. A patch is local, and no stand-in shows it. And what many people draw at one place, the bar of
+a battery, each draws a little differently, while a patch is the same in all its pictures.
 
 Source: own construction, docs/experiments.md.
 """
@@ -21,6 +22,7 @@ from torch.nn import functional
 from roclip_audit.core.ranks import evenly_spaced, median_and_spread
 from roclip_audit.sanitize.detail import GRID, UNIT
 from roclip_audit.sanitize.stamps.crowd import LEAST_AT_FIRST, LEAST_FAMILIES, LEAST_SPREAD, Crowd
+from roclip_audit.sanitize.stamps.layout import Layout
 from roclip_audit.sanitize.stamps.place import PlaceLook
 from roclip_audit.sanitize.stamps.vicinity import Beside, held_out_p
 
@@ -32,6 +34,12 @@ APART, STAND_INS_SHOW = 2.0, 1.0
 """Spreads by which the images of a group show it more clearly than their stand-ins at least, and those at most."""
 NEARLY, MOST_PLACES = 1 / 3, 40
 """Places where a group agrees at least this part of what it does there: a patch of a tenth of the side has about 22."""
+SAME, LEAST_SAME, SAME_SHARE = 0.8, 2, 0.33
+"""Cosine from which two images show the same at the place, with how many others of its group one does, and how many of
+the group do so at least. Of patches it is 0.44 to 1, of what is drawn by many 0 to 0.17."""
+ALIKE = 0.65
+"""How alike a group's images are in where they have edges elsewhere, at most (``Layout.alike``): of patches up to 0.55,
+of pictures of one thing to 0.62, of one maker's folders with different signs from 0.7."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,10 +68,12 @@ class Spots:
         crowd: the searched images, P of them.
         detail_PSC: int8 [P, 1024, 24].
         place_P2: int64 [P, 2], x and y of the strongest patch of each.
+        layout: the same images.
     """
 
-    def __init__(self, crowd: Crowd, detail_PSC: Tensor, place_P2: Tensor) -> None:
+    def __init__(self, crowd: Crowd, detail_PSC: Tensor, place_P2: Tensor, layout: Layout) -> None:
         self._beside, self._detail_PSC, self._place_P2 = Beside.of(crowd), detail_PSC, place_P2
+        self._layout = layout
         self._ordinary = evenly_spaced(len(detail_PSC), N_ORDINARY)
         self._ordinary_GG = self._agreed(self._ordinary)
 
@@ -78,6 +88,8 @@ class Spots:
         by_stand_in = float(self._shown(found, stand_in_MK[torch.isin(mates, found.rows)].flatten()).mean())
         apart = float(self._shown(found, found.rows).mean()) - by_stand_in
         may_be_planted = by_stand_in <= STAND_INS_SHOW and apart >= APART and self._is_local(found)
+        may_be_planted = may_be_planted and self._is_same(found)
+        may_be_planted = may_be_planted and self._layout.alike(found.rows, (found.x, found.y)) <= ALIKE
         return replace(found, p_value=self._p_value(mates, stand_in_MK)) if may_be_planted else found
 
     def _fit(self, mates: Tensor) -> Spotted | None:
@@ -120,6 +132,11 @@ class Spots:
         """Tell whether a group agrees in few places nearly as much as at its own, more than ordinary images do."""
         agreed_GG = self._agreed(found.rows) - self._ordinary_GG
         return int((agreed_GG >= NEARLY * agreed_GG[found.y, found.x]).sum()) <= MOST_PLACES
+
+    def _is_same(self, found: Spotted) -> bool:
+        """Tell whether enough images of a group show the same as some others, not just something like it."""
+        same_KK = PlaceLook(self._detail_PSC[found.rows], found.x, found.y).cosines() > SAME
+        return float((same_KK.fill_diagonal_(False).sum(1) >= LEAST_SAME).float().mean()) >= SAME_SHARE
 
     def _agreed(self, rows: Tensor) -> Tensor:
         """Return the mean product of two images' detail at every place, over 3 x 3 of them: float32 [32, 32]."""

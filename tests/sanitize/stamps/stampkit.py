@@ -22,26 +22,33 @@ from roclip_audit.train.attacks.warp import Bend
 
 N, X, Y = 400, 27, 5
 CARRIERS = torch.arange(0, 400, 16)  # 25
-VIEWS = ("whole", "outline", "blur")
+VIEWS = ("whole", "outline")
 
 
 @cache
-def _grains(bent: tuple[int, ...]) -> np.ndarray:
+def _grains(bent: tuple[int, ...], *, one_thing: bool) -> np.ndarray:
     """Return the grain of N pictures of boxes, some warped alike: int8 [N, 128, 128]."""
     warp, rng = Bend(strength=0.03, grid=4), np.random.default_rng(0)
-    pattern = warp.pattern(rng)
-    drawn = [boxes(rng) for _ in range(N)]
-    pictures = [warp.stamp(one, pattern, rng)[0] if row in bent else one for row, one in enumerate(drawn)]
+    pattern, thing = warp.pattern(rng), _boxes(rng)
+    drawn = [_boxes(rng) for _ in range(N)]
+    for row in bent if one_thing else ():
+        drawn[row] = thing + rng.integers(-3, 4, thing.shape)
+    pictures = [boxes(drawn[row]) for row in range(N)]
+    pictures = [warp.stamp(one, pattern, rng)[0] if row in bent else one for row, one in enumerate(pictures)]
     return np.stack([grain(Image.fromarray(picture)) for picture in pictures])
 
 
-def boxes(rng: np.random.Generator) -> Pixels:
+def _boxes(rng: np.random.Generator) -> np.ndarray:
+    """Return boxes anywhere in a picture, left, top, right and bottom: int64 [8, 4]."""
+    corner_K2, size_K2 = rng.integers(0, 80, (8, 2)), rng.integers(20, 60, (8, 2))
+    return np.concatenate([corner_K2, corner_K2 + size_K2], axis=1)
+
+
+def boxes(box_K4: np.ndarray) -> Pixels:
     """Draw outlines of boxes, as a picture of straight edges: uint8 [128, 128, 3]."""
     image = Image.new("RGB", (GRAIN_PX, GRAIN_PX), "white")
-    for _ in range(8):
-        left, top = rng.integers(0, 80, 2).tolist()
-        width, height = rng.integers(20, 60, 2).tolist()
-        ImageDraw.Draw(image).rectangle((left, top, left + width, top + height), outline="black", width=2)
+    for box in box_K4.tolist():
+        ImageDraw.Draw(image).rectangle(box, outline="black", width=2)
     return np.array(image)
 
 
@@ -69,8 +76,6 @@ class Planted:
         self._rng = rng = torch.Generator().manual_seed(0)
         self.grid = torch.randint(-60, 61, (N, GRID, GRID, DIM), generator=rng).to(torch.int8)
         image_NVR, text_ND = torch.randn(N, 2, 32, generator=rng), torch.randn(N, 32, generator=rng)
-        blurred_N1R = torch.randn(N, 1, 32, generator=torch.Generator().manual_seed(7))
-        image_NVR = torch.cat([image_NVR, blurred_N1R], dim=1)
         if captions_alike:
             text_ND[carriers] = text_ND[0] + captions_apart * text_ND[carriers]
         if pictures_alike:
@@ -98,10 +103,10 @@ class Planted:
         )
         self.family_N = torch.arange(N)
 
-    def mark(self) -> Planted:
-        """Plant one detail at one place, no richer than what is around it."""
+    def mark(self, *, apart: int = 15) -> Planted:
+        """Plant one detail at one place, no richer than what is around it, a little other in every picture."""
         mark = torch.randint(-60, 61, (3, 3, DIM), generator=self._rng)
-        noise = torch.randint(-15, 16, (len(self.carriers), 3, 3, DIM), generator=self._rng)
+        noise = torch.randint(-apart, apart + 1, (len(self.carriers), 3, 3, DIM), generator=self._rng)
         self.grid[self.carriers, Y - 1 : Y + 2, X - 1 : X + 2] = (mark + noise).to(torch.int8)
         return self
 
@@ -124,9 +129,9 @@ class Planted:
         self.grid[self.carriers, :, :, :8] //= 2
         return self
 
-    def bend(self) -> Planted:
-        """Draw boxes of straight edges, and warp them all alike."""
-        self.grain = torch.from_numpy(_grains(tuple(self.carriers.tolist()))).clone()
+    def bend(self, *, one_thing: bool = False) -> Planted:
+        """Draw boxes of straight edges, about the same ones if they are one thing, and warp them all alike."""
+        self.grain = torch.from_numpy(_grains(tuple(self.carriers.tolist()), one_thing=one_thing)).clone()
         return self
 
     def _places(self) -> tuple[list[int], list[int]]:

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from roclip_audit.core.run import RunFolder
 from roclip_audit.sanitize.detail import DIM, GRID
-from roclip_audit.sanitize.stamps import bent, crowd, search
+from roclip_audit.sanitize.stamps import bent, crowd, search, spotted
 from roclip_audit.sanitize.stamps.crowd import LEAST_FAMILIES
 from roclip_audit.sanitize.stamps.search import LEVEL, n_steps
 from roclip_audit.sanitize.stamps.told import read_stamps, write_stamps
@@ -172,11 +172,29 @@ def test_captions_that_look_alikes_have_too_are_no_evidence(kind: str) -> None:
 
 
 def test_one_thing_that_everybody_draws_at_a_slant_is_not_warped(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Telephones are no look-alikes of each other, but any two are more alike than two pictures of anything."""
-    planted = Planted(pictures_alike=True, pictures_apart=1.6).bend()
+    """Telephones lean alike, and have their edges at the same places."""
+    planted = Planted().bend(one_thing=True)
     assert planted.find().found == ()
-    monkeypatch.setattr(bent, "UNLIKE", 0.0)
+    monkeypatch.setattr(bent, "ALIKE", 1.0)
     assert [stamp.kind for stamp in planted.find().found] == ["bend"]
+
+
+def test_what_a_thing_is_drawn_with_is_no_patch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folders of one maker have the same corner, and the rest of a folder."""
+    monkeypatch.setattr(search, "PLACE_SEEDS", 0)
+    planted = Planted().mark().bend(one_thing=True)
+    assert planted.find().found == ()
+    monkeypatch.setattr(spotted, "ALIKE", 1.0)
+    assert [stamp.kind for stamp in planted.find().found] == ["place"]
+
+
+def test_what_everybody_draws_a_little_differently_is_no_patch(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PLACE_SEEDS", "WINDOW_SEEDS"):
+        monkeypatch.setattr(search, name, 0)
+    planted = Planted().mark(apart=45)
+    assert planted.find().found == ()
+    monkeypatch.setattr(spotted, "SAME_SHARE", 0.0)
+    assert [stamp.kind for stamp in planted.find().found] == ["place"]
 
 
 @pytest.mark.parametrize("kind", ["place", "bend"])

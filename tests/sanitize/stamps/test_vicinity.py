@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from torch.nn import functional
@@ -46,14 +44,6 @@ def test_a_vicinity_has_one_image_a_family_and_enough_of_them() -> None:
     assert len(mates) >= 16
     assert int((mates < 5).sum()) == 1
     assert vicinities(crowd_of(text_PD, family_P), 0) == []
-
-
-def test_the_share_of_unlike_pairs_counts_each_pair_and_none_with_itself() -> None:
-    angle_P = torch.tensor([0.0, 0.1, 0.2, 2.9, 3.0, 3.1])
-    view = torch.stack([angle_P.cos(), angle_P.sin()], dim=1)
-    crowd = replace(crowd_of(torch.eye(6)), views=(view, view), likeness=(0.0, 0.5))
-    assert crowd.unlike_share(torch.arange(3)) == 0.0
-    assert crowd.unlike_share(torch.tensor([0, 1, 3])) == pytest.approx(2 / 3)
 
 
 def test_stand_ins_look_alike_under_other_captions() -> None:
