@@ -48,7 +48,7 @@ from roclip_audit.core.schema import (
     Column,
 )
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 
 # The host of a url that anybody may have written: what follows '//', up to the path, without user, port and trailing
 # dots. Tabs and line breaks vanish and a backslash ends the host, as in browsers. Anything else is no domain: null.

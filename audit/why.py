@@ -38,6 +38,8 @@ class Measured:
     risk_reason: str
     q: float
     q_caption: float
+    q_beside: float | None
+    q_caption_beside: float | None
     worst_view: str
     whole_q: float
     caption_disagreement: float | None
@@ -107,6 +109,19 @@ def _contest(pair: Measured) -> Iterator[_Sentence]:
         yield _Sentence(pair.q, "pairing", f"its caption loses to {most(pair.q)} of all captions{view}")
     if pair.q_caption >= FROM:
         yield _Sentence(pair.q_caption, "pairing", f"{most(pair.q_caption)} of all pictures fit its caption better")
+    yield from _second_opinion(pair)
+
+
+def _second_opinion(pair: Measured) -> Iterator[_Sentence]:
+    """Tell what the encoder beside the first one sees, by the direction in which it doubts the pair more."""
+    by_caption, by_picture = pair.q_beside or 0.0, pair.q_caption_beside or 0.0
+    if max(by_caption, by_picture) >= FROM:
+        text = (
+            f"by the second encoder its caption loses to {most(by_caption)} of all captions"
+            if by_caption >= by_picture
+            else f"by the second encoder {most(by_picture)} of all pictures fit its caption better"
+        )
+        yield _Sentence(max(by_caption, by_picture), "pairing", text)
 
 
 def _neighbourhood(pair: Measured) -> Iterator[_Sentence]:

@@ -99,6 +99,12 @@ EVIDENCE: tuple[Column, ...] = (
     ),
     Column("q_by_view", "DOUBLE[]", "q of every view, in the order of runs.views"),
     Column("worst_view", "VARCHAR", "The view that q is taken from"),
+    Column(
+        "q_beside",
+        "DOUBLE",
+        "q by the joint encoder that was asked beside the embedded one, whole view; null without one",
+    ),
+    Column("q_caption_beside", "DOUBLE", "q_caption by it"),
     Column("cosine", "DOUBLE", "Cosine of image and own caption in the aligned space, whole view, -1 to 1"),
     Column(
         "cosine_z",

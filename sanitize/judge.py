@@ -261,6 +261,7 @@ def judge_run(
             "q_caption": outcome.q_caption.tolist(),
             "q_by_view": outcome.q_by_view_NV.tolist(),
             "worst_view": [views[view] for view in outcome.worst_view.tolist()],
+            **_beside(aligned.beside, len(dataset)),
             "cosine": own.tolist(),
             "cosine_z": z.tolist(),
             "trained_cosine": [None] * len(dataset) if trained_N is None else trained_N.tolist(),
@@ -307,6 +308,14 @@ def _write(
     with table_writer(run.file(stage, f"{shard_id}.parquet"), columns) as table:
         for row in rows:
             table.add(row)
+
+
+def _beside(ranks: Ranks | None, n: int) -> dict[str, Iterable[object]]:
+    """Return the columns by the encoder that was asked beside the first one, as ``read_contest`` reads those."""
+    if ranks is None:
+        return {"q_beside": [None] * n, "q_caption_beside": [None] * n}
+    q_N, q_caption_N = (q_NVR[:, :, 0].amax(1) for q_NVR in (ranks.caption_q_NVR, ranks.image_q_NVR))
+    return {"q_beside": q_N.tolist(), "q_caption_beside": q_caption_N.tolist()}
 
 
 def _density(near: Neighbourhood, config: EvidenceConfig) -> dict[str, Iterable[object]]:

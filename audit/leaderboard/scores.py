@@ -82,7 +82,7 @@ def load_scores(run: RunFolder, truth: Path, detectors: Sequence[str] = ()) -> S
     Args:
         run: folder of a finished scan; ``peers/`` in it is read if it is there.
         truth: ``truth.parquet`` of the planting.
-        detectors: the ones to read; by default all of ``OURS`` that the run has, and all peers.
+        detectors: the ones to read; by default all of ``OURS`` that the run has values of, and all peers.
 
     Raises:
         StoreError: a file is missing or damaged, or scan and truth are about different pairs.
@@ -97,7 +97,8 @@ def load_scores(run: RunFolder, truth: Path, detectors: Sequence[str] = ()) -> S
         raise StoreError(f"{truth}: not the truth of {run.root}, which holds other pairs")
     pairs = pairs.join(peers, on="uid", how="left").join(_boxes(run, manifest, planted), on="uid", how="left")
     their_names = [name for name in peers.columns if name != "uid"]
-    wanted = list(detectors) or [*(name for name in OURS if name in evidence.columns), *their_names]
+    ours = [name for name in OURS if name in evidence.columns and evidence[name].null_count() < len(evidence)]
+    wanted = list(detectors) or [*ours, *their_names]
     if missing := [name for name in wanted if name not in (*evidence.columns, *their_names)]:
         raise ConfigError(f"no detector {', '.join(missing)} in {run.root}; there are {', '.join(OURS)}")
     columns = [_filled(pairs[name].cast(pl.Float64) * (-1 if name in FALLING else 1), name) for name in wanted]

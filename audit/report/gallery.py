@@ -98,9 +98,9 @@ _CARDS = """
     order by risk desc, suspicion desc, uid
 """
 _SAME = (
-    "risk_reason", "q", "q_caption", "worst_view", "caption_disagreement", "image_disagreement", "trait_p", "texture",
-    "patch", "patch_x", "patch_y", "stamp_kind", "n_stamp", "anomaly", "n_duplicates", "n_duplicate_captions", "n_same",
-    "n_conflicts", "n_versions", "n_caption_repeats", "n_neighbours",
+    "risk_reason", "q", "q_caption", "q_beside", "q_caption_beside", "worst_view", "caption_disagreement",
+    "image_disagreement", "trait_p", "texture", "patch", "patch_x", "patch_y", "stamp_kind", "n_stamp", "anomaly",
+    "n_duplicates", "n_duplicate_captions", "n_same", "n_conflicts", "n_versions", "n_caption_repeats", "n_neighbours",
 )  # fmt: skip
 
 

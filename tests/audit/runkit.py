@@ -130,7 +130,7 @@ def _evidence(uid: str, pair: FakePair, rng: np.random.Generator) -> dict[str, A
     row: dict[str, Any] = {column.name: float(rng.random()) for column in EVIDENCE if column.type == "DOUBLE"}
     counts = [column.name for column in EVIDENCE if column.type in {"UINTEGER", "UTINYINT"}]
     row |= {name: int(rng.integers(1, 5)) for name in counts if name not in {"stamp", "n_stamp"}}
-    row |= {"stamp": None, "stamp_kind": None, "n_stamp": 0}
+    row |= {"stamp": None, "stamp_kind": None, "n_stamp": 0, "q_beside": None, "q_caption_beside": None}
     row |= {"uid": uid, "q": q[worst], "q_by_view": q, "worst_view": VIEWS[worst], "risk_reason": "pairing"}
     row |= {"never_wins": bool(row["never_wins_probability"] >= 0.5)}
     if pair.suspicion is not None:

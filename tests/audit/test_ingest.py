@@ -265,7 +265,7 @@ def test_the_manifest_becomes_the_row_about_the_run(run: RunFolder) -> None:
     )
     ingest(run)
     found = rows(run, "select schema_version, encoder, views, pool_size, rounds, seed, parameters from runs")
-    assert found[0][:6] == (6, "embedded", ["whole", "inner", "blur", "silhouette"], 256, 32, 7)
+    assert found[0][:6] == (7, "embedded", ["whole", "inner", "blur", "silhouette"], 256, 32, 7)
     assert found[0][6] == '{"a": [2], "b": 1}'
     assert rows(run, "select estimate, low, high from contamination") == [(0.25, 0.125, 0.5)]
 

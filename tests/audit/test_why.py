@@ -9,10 +9,10 @@ import pytest
 from roclip_audit.audit.why import Measured, why
 
 QUIET = Measured(
-    risk_reason="pairing", q=0.1, q_caption=0.2, worst_view="whole", whole_q=0.1, caption_disagreement=0.3,
-    image_disagreement=None, trait_p=0.6, texture=0.0, patch=0.0, patch_x=0.9, patch_y=0.5, stamp_kind=None, n_stamp=0,
-    anomaly=0.4, n_duplicates=1, n_duplicate_captions=1, n_same=1, n_conflicts=0, n_versions=1,
-    n_caption_repeats=1, n_neighbours=8,
+    risk_reason="pairing", q=0.1, q_caption=0.2, q_beside=None, q_caption_beside=None, worst_view="whole", whole_q=0.1,
+    caption_disagreement=0.3, image_disagreement=None, trait_p=0.6, texture=0.0, patch=0.0, patch_x=0.9, patch_y=0.5,
+    stamp_kind=None, n_stamp=0, anomaly=0.4, n_duplicates=1, n_duplicate_captions=1, n_same=1, n_conflicts=0,
+    n_versions=1, n_caption_repeats=1, n_neighbours=8,
 )  # fmt: skip
 
 
@@ -26,6 +26,11 @@ def test_what_chance_would_say_is_no_reason() -> None:
         ({"q": 0.934}, "its caption loses to 93 % of all captions"),
         ({"q": 0.9996, "worst_view": "blur"}, "its caption loses to over 99 % of all captions, in the view “blur”"),
         ({"q_caption": 0.61}, "61 % of all pictures fit its caption better"),
+        ({"q_beside": 0.7, "q_caption_beside": 0.6}, "by the second encoder its caption loses to 70 % of all captions"),
+        (
+            {"q_beside": 0.2, "q_caption_beside": 0.9},
+            "by the second encoder 90 % of all pictures fit its caption better",
+        ),
         ({"caption_disagreement": 0.9}, "90 % of captions agree better with those of the 8 most similar pictures"),
         ({"image_disagreement": 0.5}, "50 % of pictures look more like those that carry similar captions"),
         (

@@ -94,6 +94,13 @@ def test_what_an_encoder_asked_beside_sees_counts_and_changes_nothing_else(tmp_p
     of_first = ["uid", "q", "cosine", "win_probability", "trained_cosine", "same_group", "fold", "patch"]
     assert found["alone"][1].select(of_first).equals(found["good"][1].select(of_first))
     assert not found["alone"][1]["statistic"].equals(found["good"][1]["statistic"])
+    for by_second, by_first in (("q_beside", "q"), ("q_caption_beside", "q_caption")):
+        assert found["alone"][1][by_second].null_count() == 500
+        shares = {name: evidence[by_second].to_numpy() for name, (_, evidence) in found.items() if name != "alone"}
+        assert auroc(shares["good"], made.mismatched_N) > auroc(
+            found["good"][1][by_first].to_numpy(), made.mismatched_N
+        )
+        assert abs(auroc(shares["blind"], made.mismatched_N) - 0.5) < 0.15
 
 
 def evidence_of(run: RunFolder) -> pl.DataFrame:

@@ -68,7 +68,8 @@ def test_every_row_says_what_it_is_about(rows: list[Row]) -> None:
 
 
 def test_all_rankings_and_peers_are_measured(rows: list[Row]) -> None:
-    assert {r.detector for r in rows} == {*OURS, "seer", "mute", "scan", "campaigns"}
+    nobody_asked = {"q_beside", "q_caption_beside"}
+    assert {r.detector for r in rows} == {*OURS, "seer", "mute", "scan", "campaigns"} - nobody_asked
     assert value(rows, "auroc", detector="seer", attack=ATTACKS[0]) == 1.0
     assert value(rows, "auroc", detector="mute", attack=ATTACKS[0]) == 0.5
 
