@@ -191,12 +191,19 @@ def find_rivals(space: Space, worst_view: np.ndarray, caption_N: Tensor, *, work
     return Rivals(row_NK=row_NK, cosine_NK=cosine_NK, own_N=own_N)
 
 
-def sight(space: Space, near: Neighbourhood, *, workers: int) -> Tensor:
+def sight(space: Space, near: Neighbourhood, *, known_N: Tensor | None = None, workers: int) -> Tensor:
     """Say how much the space sees of a pair's caption and of its image, whatever their pairing: float64 [N].
 
     The images that are nearest to a caption in the space (copies of its own excluded) carry captions; where those are
     like it, the space knows what the caption speaks of. A part number or an artist's name leads anywhere. The same the
     other way round for the image; the two are ranked and added. Higher = sees more.
+
+    Args:
+        space: the space.
+        near: its pairs.
+        known_N: [N], ``grouping.known_share``, ranked and added as well; None if the space was learned elsewhere and
+            may know more words than these captions teach.
+        workers: threads; changes nothing in the result.
     """
     by_caption_N, by_image_N = torch.zeros(len(near.caption_N)), torch.zeros(len(near.caption_N))
     for rows, candidates in _in_folds(space.fold_N, near.caption_N):
@@ -216,7 +223,8 @@ def sight(space: Space, near: Neighbourhood, *, workers: int) -> Tensor:
             workers=workers,
         )
         by_image_N[rows] = _likeness(near.image_ND, rows, candidates, index)
-    return rank_of(by_caption_N) + rank_of(by_image_N)
+    seen_N = rank_of(by_caption_N) + rank_of(by_image_N)
+    return seen_N if known_N is None else seen_N + rank_of(known_N)
 
 
 def _likeness(vector_ND: Tensor, rows: Tensor, candidates: Tensor, index_BK: Tensor) -> Tensor:

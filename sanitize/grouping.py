@@ -6,14 +6,19 @@ equal captions on such images with them) are one group, and groups are dealt int
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from roclip_audit.core.groups import first_of_each
+
+LEARNED_FROM = 5  # distinct captions that a word has to be in, or it cannot be learned
 _NOT_A_WORD = re.compile(r"[\W_]+")
 _VARIATION_SELECTORS = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 
@@ -43,6 +48,27 @@ def number_captions(captions: Sequence[str]) -> Tensor:
     """
     seen: dict[str, int] = {}
     return torch.tensor([seen.setdefault(caption_key(caption), len(seen)) for caption in captions], dtype=torch.int64)
+
+
+def known_share(captions: Sequence[str], caption_N: Tensor) -> Tensor:
+    """Return how much of what a caption says can be learned from the others: float64 [N] from 0 to 1.
+
+    That is the share of its words that ``LEARNED_FROM`` distinct captions have at least, a word weighing as much as it
+    is rare: ln(captions / captions with it). A name that occurs once means nothing to who learns from these captions.
+
+    Args:
+        captions: N of them.
+        caption_N: int64 [N], equal for captions that say the same, ``number_captions``.
+    """
+    words_C = [set(caption_key(captions[row]).split()) for row in first_of_each(caption_N).tolist()]
+    n_with = Counter(word for words in words_C for word in words)
+    known_C = []
+    for words in words_C:
+        weights = {word: math.log(len(words_C) / n_with[word]) for word in sorted(words)}
+        known = sum(weight for word, weight in weights.items() if n_with[word] >= LEARNED_FROM)
+        total = sum(weights.values())
+        known_C.append(known / total if total > 0 else 1.0)
+    return torch.tensor(known_C, dtype=torch.float64)[caption_N]
 
 
 def deal_folds(group_N: Tensor, n_folds: int, rng: np.random.Generator) -> Tensor:

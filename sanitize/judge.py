@@ -48,7 +48,7 @@ from roclip_audit.sanitize.evidence import (
     sight,
     statistic,
 )
-from roclip_audit.sanitize.grouping import duplicates
+from roclip_audit.sanitize.grouping import duplicates, known_share
 from roclip_audit.sanitize.neighbour_evidence import (
     caption_vicinity,
     disagreement,
@@ -234,6 +234,8 @@ def judge_run(
         agreement = disagreement(
             near, table.image_index_NK, table.caption_index_NK, table.reference, aligned.control_NR, workers=workers
         )
+        was_learned = aligned.trained_cosine_N is not None
+        known_N = known_share(dataset.captions, near.caption_N) if was_learned else None
         statistic_NR = statistic(aligned.ranks, agreement, judging.evidence, aligned.beside).numpy()
         calibrated = calibrate(
             statistic_NR[:, 0],
@@ -241,7 +243,7 @@ def judge_run(
             judging.suspicion,
             generator(seed, "suspicion"),
             vicinity=partial(_vicinity, near),
-            sight_N=sight(aligned.spaces[-1], near, workers=workers).numpy(),
+            sight_N=sight(aligned.spaces[-1], near, known_N=known_N, workers=workers).numpy(),
         )
         trained_N = aligned.trained_cosine_N
         risk = combine(calibrated, trained_N, aligned.traits, aligned.stamps, aligned.copies)

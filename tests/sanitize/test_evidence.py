@@ -157,7 +157,7 @@ def test_the_own_cosine_stands_against_the_pool() -> None:
     np.testing.assert_array_equal(few, own)
 
 
-def seen_in(n: int, blind_N: torch.Tensor, *, n_folds: int = 2) -> torch.Tensor:
+def seen_in(n: int, blind_N: torch.Tensor, *, n_folds: int = 2, known_N: torch.Tensor | None = None) -> torch.Tensor:
     """Measure a space in which images and captions of eight topics lie together, but for those that are blind."""
     rng = torch.Generator().manual_seed(3)
     topic_N = torch.arange(n) % 8
@@ -171,7 +171,7 @@ def seen_in(n: int, blind_N: torch.Tensor, *, n_folds: int = 2) -> torch.Tensor:
     fold_N = torch.arange(n) // 8 % n_folds
     space = Space(name="x", image_NVD=image_ND[:, None], text_ND=in_space, fold_N=fold_N)
     near = near_of(list(range(n)), [[-1]] * n, image_ND=image_ND, text_ND=text_ND)
-    return sight(space, near, workers=2)
+    return sight(space, near, known_N=known_N, workers=2)
 
 
 def test_sight_is_low_where_a_caption_leads_anywhere() -> None:
@@ -180,6 +180,14 @@ def test_sight_is_low_where_a_caption_leads_anywhere() -> None:
     seen_N = seen_in(400, blind_N)
     assert seen_N.shape == (400,)
     assert float(seen_N[blind_N].mean()) < float(seen_N[~blind_N].quantile(0.25))
+
+
+def test_sight_is_low_where_a_caption_has_words_of_its_own() -> None:
+    nobody_N = torch.zeros(400, dtype=torch.bool)
+    known_N = torch.ones(400, dtype=torch.float64)
+    known_N[100:160] = 0.2
+    added_N = seen_in(400, nobody_N, known_N=known_N) - seen_in(400, nobody_N)
+    assert float(added_N[known_N == 1].min()) - float(added_N[known_N < 1].max()) > 0.1
 
 
 def test_sight_of_very_few_pairs_is_finite() -> None:

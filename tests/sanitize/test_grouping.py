@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roclip_audit.sanitize.grouping import caption_key, deal_folds, number_captions
+from roclip_audit.sanitize.grouping import LEARNED_FROM, caption_key, deal_folds, known_share, number_captions
 
 SAME = [
     ("A Red  Circle", "a red circle."),
@@ -73,6 +73,36 @@ def _has_word(caption: str) -> bool:
 def test_surrogates_and_nul_do_no_harm() -> None:
     assert caption_key("\x00") == "\x00"
     assert caption_key("\ud800a") == "a"
+
+
+def shares(captions: list[str]) -> list[float]:
+    return [float(share) for share in known_share(captions, number_captions(captions))]
+
+
+def test_what_enough_captions_say_is_known_and_a_name_is_not() -> None:
+    """Six distinct captions say red, four say blue; letters are names that occur once."""
+    captions = [f"red {name}" for name in "abcde"] + [f"blue {name}" for name in "fghi"]
+    captions += ["red", "Red!", "nothing"]
+    red, name = np.log(11 / 6), np.log(11)  # of 11 distinct captions
+    found = shares(captions)
+    assert found[:5] == pytest.approx([red / (red + name)] * 5)
+    assert found[5:] == [0.0] * 4 + [1.0, 1.0, 0.0]
+
+
+def test_equal_captions_teach_once_and_a_word_of_all_captions_says_nothing() -> None:
+    assert shares(["a dog"] * 40 + ["a cat"]) == [0.0] * 41
+    assert shares(["photo"] * 7) == [1.0] * 7
+    assert shares(["!!!", "???"]) == [0.0, 0.0]
+    assert shares([]) == []
+
+
+@given(st.lists(st.text("abé 1-", max_size=12), max_size=30))
+def test_whatever_captions_say_is_known_if_enough_others_say_it(captions: list[str]) -> None:
+    assert all(0 <= share <= 1 for share in shares(captions))
+    captions = [caption for caption in captions if any(char.isalnum() for char in caption)]
+    words = sorted({word for caption in captions for word in caption_key(caption).split()})
+    others = [f"{word} and number {number}" for number in range(LEARNED_FROM) for word in words]
+    assert all(share == 1 for share in shares([*captions, *others])[: len(captions)])
 
 
 def test_numbers_follow_first_appearance() -> None:
