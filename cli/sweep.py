@@ -118,12 +118,14 @@ def sweep(config: BenchConfig, reporter: Reporter) -> tuple[Leaderboard, list[Ro
 
 def check(config: BenchConfig) -> None:
     """Refuse what cannot work before any work is done."""
-    from roclip_audit.audit.leaderboard.scores import OURS
+    from roclip_audit.audit.leaderboard.scores import OF_TWO_ENCODERS, OURS
     from roclip_audit.sanitize.peers import PEERS, build_peer
     from roclip_audit.train.attacks import build_attack
 
     if unknown := [name for name in config.detectors if name not in (*OURS, *PEERS)]:
         raise ConfigError(f"no detector {', '.join(unknown)}; there are {', '.join((*OURS, *PEERS))}")
+    if "+" not in config.encoder and (idle := [name for name in config.detectors if name in OF_TWO_ENCODERS]):
+        raise ConfigError(f"detector {', '.join(idle)} needs a second encoder: --encoder embedded+SPEC")
     for name in config.peers():
         build_peer(name).check()
     for plan in config.plan:

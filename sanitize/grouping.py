@@ -18,7 +18,8 @@ from torch import Tensor
 
 from roclip_audit.core.groups import first_of_each
 
-LEARNED_FROM = 5  # distinct captions that a word has to be in, or it cannot be learned
+MAX_WORDS = 64  # of a caption that count; an attacker may write many
+LEARNED_FROM = 5  # distinct captions that a word has to be in, or too few others teach it
 _NOT_A_WORD = re.compile(r"[\W_]+")
 _VARIATION_SELECTORS = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 
@@ -40,6 +41,11 @@ def _is_of_a_word(char: str) -> bool:
     return char.isalnum() or unicodedata.category(char).startswith("M")
 
 
+def words_of(caption: str) -> list[str]:
+    """Return the words of ``caption_key``, at most ``MAX_WORDS``."""
+    return caption_key(caption).split(maxsplit=MAX_WORDS)[:MAX_WORDS]
+
+
 def number_captions(captions: Sequence[str]) -> Tensor:
     """Number distinct captions (after ``caption_key``) in order of first appearance.
 
@@ -51,16 +57,17 @@ def number_captions(captions: Sequence[str]) -> Tensor:
 
 
 def known_share(captions: Sequence[str], caption_N: Tensor) -> Tensor:
-    """Return how much of what a caption says can be learned from the others: float64 [N] from 0 to 1.
+    """Return how much of what a caption says can be learned from all of them: float64 [N] from 0 to 1.
 
-    That is the share of its words that ``LEARNED_FROM`` distinct captions have at least, a word weighing as much as it
-    is rare: ln(captions / captions with it). A name that occurs once means nothing to who learns from these captions.
+    That is the share of its words that ``LEARNED_FROM`` distinct captions have at least, its own among them, a word
+    weighing as much as it is rare: ln(captions / captions with it). A name that occurs once means nothing to who learns
+    from these captions. In scripts without spaces a caption is one word.
 
     Args:
         captions: N of them.
         caption_N: int64 [N], equal for captions that say the same, ``number_captions``.
     """
-    words_C = [set(caption_key(captions[row]).split()) for row in first_of_each(caption_N).tolist()]
+    words_C = [set(words_of(captions[row])) for row in first_of_each(caption_N).tolist()]
     n_with = Counter(word for words in words_C for word in words)
     known_C = []
     for words in words_C:

@@ -39,6 +39,9 @@ FALLING: Final = frozenset({"trait_p"})
 OURS: Final = tuple(column.name for column in EVIDENCE if column.type == "DOUBLE" and column.name not in NOT_RANKINGS)
 """Columns of evidence that are measured as detectors."""
 
+OF_TWO_ENCODERS: Final = ("q_beside", "q_caption_beside")
+"""Those that a scan with one encoder has no values of."""
+
 _PROMISES: Final = ("suspicion", "fdr")
 _GEOMETRY: Final = ("x", "y", "width", "height")
 _TRUTH: Final = ("uid", "attack", *_GEOMETRY)
@@ -100,7 +103,7 @@ def load_scores(run: RunFolder, truth: Path, detectors: Sequence[str] = ()) -> S
     ours = [name for name in OURS if name in evidence.columns and evidence[name].null_count() < len(evidence)]
     wanted = list(detectors) or [*ours, *their_names]
     if missing := [name for name in wanted if name not in (*evidence.columns, *their_names)]:
-        raise ConfigError(f"no detector {', '.join(missing)} in {run.root}; there are {', '.join(OURS)}")
+        raise ConfigError(f"no detector {', '.join(missing)} in {run.root}; there are {', '.join(ours)}")
     columns = [_filled(pairs[name].cast(pl.Float64) * (-1 if name in FALLING else 1), name) for name in wanted]
     promised = [pairs[name].alias(f"promised_{name}") for name in _PROMISES]
     return Scored(

@@ -21,14 +21,13 @@ from roclip_audit.core.seeding import derive_seed
 from roclip_audit.sanitize.align import cluster_captions
 from roclip_audit.sanitize.campaigns.domains import domain_of
 from roclip_audit.sanitize.campaigns.scored import Scored
-from roclip_audit.sanitize.grouping import caption_key
+from roclip_audit.sanitize.grouping import words_of
 
 MIN_UNITS: Final = 5
 MIN_WORDED: Final = 10  # of captions: fewer that the encoder happens not to see are in every data set
 MAX_SHARE: Final = 0.2  # of all pairs; a larger group is the data set
 CLUSTER_SIZE: Final = 40
 MAX_CLUSTERS: Final = 1_000
-MAX_WORDS: Final = 64  # of a caption; an attacker may write many
 LABEL_WORDS: Final = 3
 
 
@@ -127,7 +126,7 @@ def _of_pictures(scored: Scored) -> Iterator[Group]:
 
 
 def _words_of(scored: Scored) -> list[list[str]]:
-    return [caption_key(caption).split()[:MAX_WORDS] for caption in scored.captions]
+    return [words_of(caption) for caption in scored.captions]
 
 
 def _of_captions(scored: Scored, seed: int) -> Iterator[Group]:

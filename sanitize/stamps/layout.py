@@ -19,8 +19,8 @@ from roclip_audit.core.ranks import evenly_spaced
 from roclip_audit.sanitize.detail import GRID
 from roclip_audit.sanitize.stamps.bend import PLACES, BendLook
 
-N_RANDOM = 1_024  # images whose pairs say how alike two random ones are
-AROUND = 2  # places on every side of a stamp's, of 16 across, that it may reach
+N_RANDOM = 512  # images whose pairs say how alike two random ones are
+AROUND = 4  # places on every side of a stamp's, of 16 across, that it may reach: a patch of a quarter, by its corner
 
 
 class Layout:
@@ -53,10 +53,13 @@ class Layout:
             x, y = (value * PLACES // GRID for value in at)
             counts_GG[max(0, y - AROUND) : y + AROUND + 1, max(0, x - AROUND) : x + AROUND + 1] = False
         counts_C = counts_GG.flatten().repeat(2)
+        share_X = self._share_C[counts_C]
 
         def alike(some: Tensor) -> Tensor:
-            edges_SX = functional.normalize((self._has_edge_PC[some].float() - self._share_C)[:, counts_C], dim=1)
-            return edges_SX @ edges_SX.T
+            edges_SX = self._has_edge_PC[some].float()[:, counts_C]
+            expected_SX = edges_SX.sum(1, keepdim=True) * share_X / share_X.sum().clamp_min(1e-6)  # of so many edges
+            where_SX = functional.normalize(edges_SX - expected_SX, dim=1)
+            return where_SX @ where_SX.T
 
         random = alike(self._some)[self._are_others_SS].sort().values
         upper = torch.triu_indices(len(rows), len(rows), 1)

@@ -39,7 +39,7 @@ SAME, LEAST_SAME, SAME_SHARE = 0.8, 2, 0.33
 the group do so at least. Of patches it is 0.44 to 1, of what is drawn by many 0 to 0.17."""
 ALIKE = 0.65
 """How alike a group's images are in where they have edges elsewhere, at most (``Layout.alike``): of patches up to 0.55,
-of pictures of one thing to 0.62, of one maker's folders with different signs from 0.7."""
+of folders and locks 0.69 to 0.81."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

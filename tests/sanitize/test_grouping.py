@@ -10,7 +10,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roclip_audit.sanitize.grouping import LEARNED_FROM, caption_key, deal_folds, known_share, number_captions
+from roclip_audit.sanitize.grouping import (
+    LEARNED_FROM,
+    MAX_WORDS,
+    caption_key,
+    deal_folds,
+    known_share,
+    number_captions,
+    words_of,
+)
 
 SAME = [
     ("A Red  Circle", "a red circle."),
@@ -87,6 +95,12 @@ def test_what_enough_captions_say_is_known_and_a_name_is_not() -> None:
     found = shares(captions)
     assert found[:5] == pytest.approx([red / (red + name)] * 5)
     assert found[5:] == [0.0] * 4 + [1.0, 1.0, 0.0]
+
+
+def test_words_that_somebody_writes_without_end_do_not_count() -> None:
+    endless = " ".join(f"word{number}" for number in range(5_000))
+    assert words_of(endless) == [f"word{number}" for number in range(MAX_WORDS)]
+    assert shares([f"{endless} {number}" for number in range(LEARNED_FROM)] + ["other"]) == [1.0] * 5 + [0.0]
 
 
 def test_equal_captions_teach_once_and_a_word_of_all_captions_says_nothing() -> None:

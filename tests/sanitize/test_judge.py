@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -17,6 +18,8 @@ from roclip_audit.core.run import RunFolder
 from roclip_audit.core.schema import EVIDENCE, NEIGHBOURS, RIVALS
 from roclip_audit.sanitize.dataset import Dataset, RowArray
 from roclip_audit.sanitize.detail import DIM, N_PLACES
+from roclip_audit.sanitize.evidence import sight
+from roclip_audit.sanitize.grouping import known_share, number_captions
 from roclip_audit.sanitize.judge import align_run, judge_run
 from roclip_audit.sanitize.suspicion import Calibrated
 from tests.sanitize.datakit import N_VIEWS, Made, as_dataset, judging, make_pairs, run_folder
@@ -101,6 +104,28 @@ def test_what_an_encoder_asked_beside_sees_counts_and_changes_nothing_else(tmp_p
             found["good"][1][by_first].to_numpy(), made.mismatched_N
         )
         assert abs(auroc(shares["blind"], made.mismatched_N) - 0.5) < 0.15
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_what_captions_teach_counts_where_a_space_is_learned_from_them(
+    joint: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[torch.Tensor | None] = []
+
+    def spy(*args: Any, known_N: torch.Tensor | None, **rest: Any) -> torch.Tensor:
+        asked.append(known_N)
+        return sight(*args, known_N=known_N, **rest)
+
+    monkeypatch.setattr("roclip_audit.sanitize.judge.sight", spy)
+    made = make_pairs(300, joint=joint)
+    judge(made.dataset, tmp_path, joint=joint)
+    (known_N,) = asked
+    if joint:
+        assert known_N is None
+    else:
+        expected_N = known_share(made.dataset.captions, number_captions(made.dataset.captions))
+        assert known_N is not None
+        assert torch.equal(known_N, expected_N)
 
 
 def evidence_of(run: RunFolder) -> pl.DataFrame:

@@ -40,6 +40,26 @@ def test_a_family_says_nothing_of_random_pairs() -> None:
     assert Layout(edges_PC, family_P).alike(torch.arange(0, 40, 2)) == 1.0
 
 
-def test_images_without_edges_are_not_alike() -> None:
+def test_how_many_edges_images_have_does_not_matter() -> None:
+    """Drawings of few lines are not alike by that, nor are busy ones, nor blank ones."""
+    often_P = torch.linspace(0.02, 0.6, P)
+    edges_PC = torch.rand(P, N_LEANS, generator=torch.Generator().manual_seed(1)) < often_P[:, None]
+    edges_PC[-10:] = False
+    layout = Layout(edges_PC, torch.arange(P))
+    for rows in (torch.arange(30), torch.arange(250, 280)):
+        assert layout.alike(rows) == pytest.approx(0.5, abs=0.06)
+    assert layout.alike(torch.arange(P - 10, P)) == pytest.approx(0.5, abs=0.1)
+
+
+def test_a_patch_of_a_quarter_does_not_count_even_by_its_corner() -> None:
+    edges_PC = random_edges()
+    grid_P2YX = edges_PC.reshape(P, 2, PLACES, PLACES)
+    grid_P2YX[:30, :, 8:12, 8:12] = True
+    layout, rows = Layout(edges_PC, torch.arange(P)), torch.arange(30)
+    for corner in ((16, 16), (23, 16), (16, 23), (23, 23)):
+        assert layout.alike(rows, corner) == pytest.approx(0.5, abs=0.08)
+
+
+def test_a_data_set_of_blank_images_has_no_pair_less_alike() -> None:
     assert Layout(torch.zeros(P, N_LEANS, dtype=torch.bool), torch.arange(P)).alike(torch.arange(9)) == 0.0
     assert Layout(torch.zeros(4, N_LEANS, dtype=torch.bool), torch.zeros(4)).alike(torch.arange(2)) == 0.0
