@@ -1,9 +1,10 @@
-"""What every test lives with: no network, and time enough on a busy machine."""
+"""What every test lives with: no network, time enough on a busy machine, Ctrl-C that interrupts."""
 
 from __future__ import annotations
 
 import ipaddress
 import os
+import signal
 import sys
 
 from hypothesis import HealthCheck, settings
@@ -12,6 +13,9 @@ from hypothesis import HealthCheck, settings
 os.environ["HF_HUB_OFFLINE"] = "1"
 # Many small products on more threads than free processors wait for each other: up to a hundred times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shell lets its background jobs, and what they start, ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared machine")
