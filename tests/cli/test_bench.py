@@ -123,6 +123,7 @@ def test_another_plan_is_another_cell(bench: Bench, output: dict[str, Any]) -> N
     ("arguments", "message"),
     [
         (["--detector", "nonsense"], "no detector nonsense"),
+        (["--detector", "q_beside"], "detector q_beside needs a second encoder"),
         (["-a", "nonsense:bird:0.1"], "unknown attack"),
         (["--plan", "no-such-file.json"], "not a list of attacks"),
     ],
