@@ -77,8 +77,11 @@ class Bends:
         if stand_in_MK is None:
             return None
         by_stand_in = float(self._shown(stand_in_MK[has_it_M], field_MC[has_it_M]).mean())
-        may_be_planted = by_stand_in <= STAND_INS_SHOW and float(shown_M[has_it_M].mean()) - by_stand_in >= APART
-        may_be_planted = may_be_planted and self._layout.alike(mates[has_it_M]) <= ALIKE
+        may_be_planted = (
+            by_stand_in <= STAND_INS_SHOW
+            and float(shown_M[has_it_M].mean()) - by_stand_in >= APART
+            and self._layout.alike(mates[has_it_M]) <= ALIKE
+        )
         all_of_them = torch.ones(1, len(mates), dtype=torch.bool)
         return Bent(
             rows=mates[has_it_M],

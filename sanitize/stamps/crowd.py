@@ -185,9 +185,13 @@ def below(alike: Iterable[Tensor], likeness: Sequence[float]) -> Tensor:
 def by_chance(view_PD: Tensor, family_P: Tensor, share: float) -> float:
     """Return the likeness that a share of the pairs of images stay below: of evenly spaced ones, of two families."""
     some = evenly_spaced(len(view_PD), N_BY_CHANCE)
-    others_SS = family_P[some][:, None] != family_P[some]
-    alike_SS = view_PD[some] @ view_PD[some].T
-    return float(np.quantile(alike_SS[others_SS].numpy(), share)) if others_SS.any() else 1.0
+    alike = between_families(view_PD[some], family_P[some])
+    return float(np.quantile(alike.numpy(), share)) if len(alike) else 1.0
+
+
+def between_families(view_SD: Tensor, family_S: Tensor) -> Tensor:
+    """Return how alike any two images of two families are, each pair twice: float32, one-dimensional."""
+    return (view_SD @ view_SD.T)[family_S[:, None] != family_S]
 
 
 def _centred(image_NVR: RowArray, view: int, rows: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from torch.nn import functional
 from roclip_audit.core.ranks import evenly_spaced
 from roclip_audit.sanitize.detail import GRID
 from roclip_audit.sanitize.stamps.bend import PLACES, BendLook
+from roclip_audit.sanitize.stamps.crowd import between_families
 
 N_RANDOM = 512  # images whose pairs say how alike two random ones are
 AROUND = 4  # places on every side of a stamp's, of 16 across, that it may reach: a patch of a quarter, by its corner
@@ -34,7 +35,7 @@ class Layout:
     def __init__(self, has_edge_PC: Tensor, family_P: Tensor) -> None:
         self._has_edge_PC, self._share_C = has_edge_PC, has_edge_PC.float().mean(0)
         self._some = evenly_spaced(len(has_edge_PC), N_RANDOM)
-        self._are_others_SS = family_P[self._some][:, None] != family_P[self._some]
+        self._family_S = family_P[self._some]
 
     @classmethod
     def of(cls, look: BendLook, family_P: Tensor) -> Self:
@@ -55,13 +56,11 @@ class Layout:
         counts_C = counts_GG.flatten().repeat(2)
         share_X = self._share_C[counts_C]
 
-        def alike(some: Tensor) -> Tensor:
+        def where(some: Tensor) -> Tensor:
             edges_SX = self._has_edge_PC[some].float()[:, counts_C]
             expected_SX = edges_SX.sum(1, keepdim=True) * share_X / share_X.sum().clamp_min(1e-6)  # of so many edges
-            where_SX = functional.normalize(edges_SX - expected_SX, dim=1)
-            return where_SX @ where_SX.T
+            return functional.normalize(edges_SX - expected_SX, dim=1)
 
-        random = alike(self._some)[self._are_others_SS].sort().values
-        upper = torch.triu_indices(len(rows), len(rows), 1)
-        less_alike = torch.searchsorted(random, alike(rows)[upper[0], upper[1]])
-        return float(less_alike.float().mean()) / max(1, len(random))
+        random = between_families(where(self._some), self._family_S).sort().values
+        alike = between_families(where(rows), torch.arange(len(rows)))
+        return float(torch.searchsorted(random, alike).float().mean()) / max(1, len(random))

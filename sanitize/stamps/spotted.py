@@ -87,9 +87,13 @@ class Spots:
             return None
         by_stand_in = float(self._shown(found, stand_in_MK[torch.isin(mates, found.rows)].flatten()).mean())
         apart = float(self._shown(found, found.rows).mean()) - by_stand_in
-        may_be_planted = by_stand_in <= STAND_INS_SHOW and apart >= APART and self._is_local(found)
-        may_be_planted = may_be_planted and self._is_same(found)
-        may_be_planted = may_be_planted and self._layout.alike(found.rows, (found.x, found.y)) <= ALIKE
+        may_be_planted = (
+            by_stand_in <= STAND_INS_SHOW
+            and apart >= APART
+            and self._is_local(found)
+            and self._is_same(found)
+            and self._layout.alike(found.rows, (found.x, found.y)) <= ALIKE
+        )
         return replace(found, p_value=self._p_value(mates, stand_in_MK)) if may_be_planted else found
 
     def _fit(self, mates: Tensor) -> Spotted | None:

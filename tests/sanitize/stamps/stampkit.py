@@ -29,22 +29,22 @@ VIEWS = ("whole", "outline")
 def _grains(bent: tuple[int, ...], *, one_thing: bool) -> np.ndarray:
     """Return the grain of N pictures of boxes, some warped alike: int8 [N, 128, 128]."""
     warp, rng = Bend(strength=0.03, grid=4), np.random.default_rng(0)
-    pattern, thing = warp.pattern(rng), _boxes(rng)
-    drawn = [_boxes(rng) for _ in range(N)]
+    pattern, thing = warp.pattern(rng), boxes(rng)
+    drawn = [boxes(rng) for _ in range(N)]
     for row in bent if one_thing else ():
         drawn[row] = thing + rng.integers(-3, 4, thing.shape)
-    pictures = [boxes(drawn[row]) for row in range(N)]
+    pictures = [draw(drawn[row]) for row in range(N)]
     pictures = [warp.stamp(one, pattern, rng)[0] if row in bent else one for row, one in enumerate(pictures)]
     return np.stack([grain(Image.fromarray(picture)) for picture in pictures])
 
 
-def _boxes(rng: np.random.Generator) -> np.ndarray:
+def boxes(rng: np.random.Generator) -> np.ndarray:
     """Return boxes anywhere in a picture, left, top, right and bottom: int64 [8, 4]."""
     corner_K2, size_K2 = rng.integers(0, 80, (8, 2)), rng.integers(20, 60, (8, 2))
     return np.concatenate([corner_K2, corner_K2 + size_K2], axis=1)
 
 
-def boxes(box_K4: np.ndarray) -> Pixels:
+def draw(box_K4: np.ndarray) -> Pixels:
     """Draw outlines of boxes, as a picture of straight edges: uint8 [128, 128, 3]."""
     image = Image.new("RGB", (GRAIN_PX, GRAIN_PX), "white")
     for box in box_K4.tolist():
