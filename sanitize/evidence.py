@@ -191,16 +191,20 @@ def find_rivals(space: Space, worst_view: np.ndarray, caption_N: Tensor, *, work
     return Rivals(row_NK=row_NK, cosine_NK=cosine_NK, own_N=own_N)
 
 
-def sight(space: Space, near: Neighbourhood, *, known_N: Tensor | None = None, workers: int) -> Tensor:
-    """Say how much the space sees of a pair's caption and of its image, whatever their pairing: float64 [N].
+def sight(
+    space: Space, near: Neighbourhood, control_NR: Tensor, *, known_N: Tensor | None = None, workers: int
+) -> Tensor:
+    """Say how much the space sees of a caption and of an image, for every pairing: float64 [N, 1 + R], observed first.
 
     The images that are nearest to a caption in the space (copies of its own excluded) carry captions; where those are
     like it, the space knows what the caption speaks of. A part number or an artist's name leads anywhere. The same the
-    other way round for the image; the two are ranked and added. Higher = sees more.
+    other way round for the image; the two are ranked and added. Higher = sees more. The very nearest is left out: if a
+    caption was put under another image, that is the image it was taken from, which says nothing of the caption.
 
     Args:
         space: the space.
         near: its pairs.
+        control_NR: int64 [N, R], the pairs whose captions the controls have.
         known_N: [N], ``grouping.known_share``, ranked and added as well; None if the space was learned elsewhere and
             may know more words than these captions teach.
         workers: threads; changes nothing in the result.
@@ -211,20 +215,23 @@ def sight(space: Space, near: Neighbourhood, *, known_N: Tensor | None = None, w
         image_BD = functional.normalize(torch.cat(means), dim=1)
         group_B, caption_B = near.group_N[rows], near.caption_N[rows]
         _, index = nearest(
-            space.text_ND[rows], image_BD, N_LED_TO, query_group_N=group_B, base_group_M=group_B, workers=workers
+            space.text_ND[rows], image_BD, N_LED_TO + 1, query_group_N=group_B, base_group_M=group_B, workers=workers
         )
-        by_caption_N[rows] = _likeness(near.text_ND, rows, rows, index)
+        by_caption_N[rows] = _likeness(near.text_ND, rows, rows, index[:, 1:])
         _, index = nearest(
             image_BD,
             space.text_ND[candidates],
-            N_LED_TO,
+            N_LED_TO + 1,
             query_group_N=caption_B,
             base_group_M=near.caption_N[candidates],
             workers=workers,
         )
-        by_image_N[rows] = _likeness(near.image_ND, rows, candidates, index)
-    seen_N = rank_of(by_caption_N) + rank_of(by_image_N)
-    return seen_N if known_N is None else seen_N + rank_of(known_N)
+        by_image_N[rows] = _likeness(near.image_ND, rows, candidates, index[:, 1:])
+    of_caption_N = rank_of(by_caption_N)
+    if known_N is not None:
+        of_caption_N = of_caption_N + rank_of(known_N)
+    captions_of_NR = torch.cat([torch.arange(len(control_NR))[:, None], control_NR], dim=1)
+    return of_caption_N[captions_of_NR] + rank_of(by_image_N)[:, None]
 
 
 def _likeness(vector_ND: Tensor, rows: Tensor, candidates: Tensor, index_BK: Tensor) -> Tensor:

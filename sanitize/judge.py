@@ -60,7 +60,7 @@ from roclip_audit.sanitize.risk import combine
 from roclip_audit.sanitize.space import Ranks, Space, contest
 from roclip_audit.sanitize.stamps.search import Pictured, Stamps, find_stamps, n_steps
 from roclip_audit.sanitize.stamps.told import write_stamps
-from roclip_audit.sanitize.suspicion import Calibrated, SuspicionConfig, calibrate
+from roclip_audit.sanitize.suspicion import Calibrated, Sight, SuspicionConfig, calibrate
 from roclip_audit.sanitize.traits import TraitConfig, Traits, find_traits, n_comparisons
 
 
@@ -237,13 +237,14 @@ def judge_run(
         was_learned = aligned.trained_cosine_N is not None
         known_N = known_share(dataset.captions, near.caption_N) if was_learned else None
         statistic_NR = statistic(aligned.ranks, agreement, judging.evidence, aligned.beside).numpy()
+        sight_NR = sight(aligned.spaces[-1], near, aligned.control_NR, known_N=known_N, workers=workers).numpy()
         calibrated = calibrate(
             statistic_NR[:, 0],
             statistic_NR[:, 1:],
             judging.suspicion,
             generator(seed, "suspicion"),
             vicinity=partial(_vicinity, near),
-            sight_N=sight(aligned.spaces[-1], near, known_N=known_N, workers=workers).numpy(),
+            sight=Sight(sight_NR[:, 0], sight_NR[:, 1:]),
         )
         trained_N = aligned.trained_cosine_N
         risk = combine(calibrated, trained_N, aligned.traits, aligned.stamps, aligned.copies)

@@ -15,9 +15,10 @@ with ``pi0`` the share of mismatched pairs. Then, with s the statistic (higher =
 Storey's estimate turned round: in a region where sound pairs are rare, ``P(observed in it) / P(controls in it)``.
 
 Some captions say nothing that an encoder could see, and every image is as good for them as their own. Such pairs look
-like controls whether they are sound or not, so both ``pi0`` and the top of the statistic mean less among them. Where it
-is known how much can be seen of each pair (``sight``), pairs are dealt into strata of it, ``f0 / f`` is estimated in
-each, and no stratum may have a larger ``pi0`` than the ``SEEING`` that see best: what is blind is not wrong.
+like controls whether they are sound or not, so the top of the statistic means less among them. Where it is known how
+much can be seen of each pairing (``sight``, of controls as of pairs: the caption's part comes with the caption), all
+of the above holds with (s, sight) in place of s: ``f0 / f`` is that of the two together, estimated in strata of sight,
+and the regions of ``pi0`` are those where much is seen *and* little fits.
 
 Sources: Efron 2010, Large-Scale Inference, chapters 5 and 10 (local false discovery rate); Storey 2002, JRSS B 64
 (pi0); Vovk, Gammerman, Shafer 2005 (conformal p-values). Differs from them: the null here is "unrelated", so the
@@ -27,9 +28,9 @@ inference: when should hypothesis testing problems be combined?
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
@@ -37,7 +38,6 @@ from roclip_audit.core.errors import ConfigError
 
 TIE_SHARE = 1e-6
 MIN_TAIL = 60  # pairs that a region would hold if all were mismatched; fewer say too little
-SEEING = 0.4  # share of the pairs, those of most sight
 MIN_STRATUM = 1_000  # pairs; strata of fewer say too little
 MAX_TAIL_SHARE = 0.75  # of the controls; ties may make a region larger than asked for
 
@@ -61,6 +61,7 @@ class SuspicionConfig:
             infinity switches the local one off.
         prior_rounds: times that the local share is estimated from the suspicion of the round before.
         tail_shares: shares of the controls' mass, from the top, of the regions in which pi0 is estimated.
+        seeing_shares: shares of the pairs, those of most sight, of the same regions.
         n_bootstrap: resamplings behind the interval.
         strata: of sight, at most.
     """
@@ -69,14 +70,15 @@ class SuspicionConfig:
     prior_weight: float = 32.0
     prior_rounds: int = 2
     tail_shares: tuple[float, ...] = (0.5, 0.4, 0.3, 0.2)
+    seeing_shares: tuple[float, ...] = (0.8, 0.6, 0.4)
     n_bootstrap: int = 200
     strata: int = 5
 
     def __post_init__(self) -> None:
         if min(self.controls, self.strata) < 1 or self.n_bootstrap < 2:
             raise ConfigError("suspicion: controls and strata must be at least 1, n_bootstrap at least 2")
-        if not all(0 < share < 1 for share in self.tail_shares):
-            raise ConfigError("suspicion: tail shares must lie in (0, 1)")
+        if not all(0 < share < 1 for share in (*self.tail_shares, *self.seeing_shares)):
+            raise ConfigError("suspicion: tail and seeing shares must lie in (0, 1)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,19 @@ Vicinity = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 """Sums a value over what lies near every pair, itself left out: (total [N], weight [N])."""
 
 
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """How much can be seen of every pairing; higher = more.
+
+    Attributes:
+        pair_N: float64 [N], of the observed pairs.
+        control_NR: float64 [N, R], of the same images with the controls' captions.
+    """
+
+    pair_N: np.ndarray
+    control_NR: np.ndarray
+
+
 def calibrate(
     statistic_N: np.ndarray,
     control_NR: np.ndarray,
@@ -100,7 +115,7 @@ def calibrate(
     rng: np.random.Generator,
     *,
     vicinity: Vicinity | None = None,
-    sight_N: np.ndarray | None = None,
+    sight: Sight | None = None,
 ) -> Calibrated:
     """Turn a statistic into suspicion, fdr and p-values.
 
@@ -110,7 +125,7 @@ def calibrate(
         config: see SuspicionConfig.
         rng: breaks ties in p-values and drives the bootstrap.
         vicinity: what lies near every pair; without it the prior is the same everywhere.
-        sight_N: float64 [N], higher where more can be seen of caption and image; without it all are one stratum.
+        sight: how much can be seen of pairs and controls; without it all are one stratum.
 
     Returns:
         Calibrated; ``fdr`` falls with ``suspicion``. Without vicinity and sight ``suspicion`` rises with the statistic.
@@ -118,18 +133,15 @@ def calibrate(
     if len(statistic_N) == 0:
         nothing = np.empty(0)
         return Calibrated(nothing, nothing, nothing, Interval(0.0, 0.0, 0.0))
-    contamination, least = estimate_contamination(statistic_N, control_NR, config, rng)
-    strata = [np.arange(len(statistic_N))] if sight_N is None else _strata(sight_N, config)
-    shares = [least] if len(strata) == 1 else _shares(statistic_N, control_NR, strata, least, config, rng)
+    contamination, share = estimate_contamination(statistic_N, control_NR, config, rng, sight)
     posterior_N = np.empty(len(statistic_N))
-    for rows, share in zip(strata, shares, strict=True):
-        posterior_N[rows] = share * density_ratio(statistic_N[rows], control_NR[rows].ravel())
+    for of_pairs_N, of_controls_NR in _strata(statistic_N, control_NR, sight, config):
+        ratio = density_ratio(statistic_N[of_pairs_N], control_NR[of_controls_NR], control_NR.shape[1])
+        posterior_N[of_pairs_N] = share * ratio
     # Rule of succession: nothing that was learned from so many mismatched pairs is surer than that.
-    n_mismatched = sum(share * len(rows) for rows, share in zip(strata, shares, strict=True))
-    most = 1.0 - 1.0 / (2.0 + n_mismatched)
+    most = 1.0 - 1.0 / (2.0 + share * len(statistic_N))
     posterior_N = np.minimum(most, posterior_N)
     if vicinity is not None:
-        share = n_mismatched / len(statistic_N)
         posterior_N = np.minimum(most, with_local_prior(posterior_N, share, vicinity, config))
     suspicion_N = _untied(posterior_N, statistic_N)
     return Calibrated(
@@ -140,32 +152,21 @@ def calibrate(
     )
 
 
-def _strata(sight_N: np.ndarray, config: SuspicionConfig) -> list[np.ndarray]:
-    """Return the rows of every stratum, equally many, the one that sees least first."""
-    n_strata = max(1, min(config.strata, len(sight_N) // MIN_STRATUM))
-    return list(np.array_split(np.argsort(sight_N, kind="stable"), n_strata))
+def _strata(
+    statistic_N: np.ndarray, control_NR: np.ndarray, sight: Sight | None, config: SuspicionConfig
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield which pairs and which controls lie in each stratum of sight: bool [N] and [N, R].
 
-
-def _shares(
-    statistic_N: np.ndarray,
-    control_NR: np.ndarray,
-    strata: list[np.ndarray],
-    least: float,
-    config: SuspicionConfig,
-    rng: np.random.Generator,
-) -> list[float]:
-    """Return the share of mismatched pairs of every stratum.
-
-    It is the stratum's estimate, but between half and all of what is estimated for the pairs that see best. Where
-    nothing can be said of those it is ``least``, the smallest estimate over all pairs.
+    The strata hold about equally many pairs each; pairs of equal sight stay together.
     """
-    by_sight = np.concatenate(strata)
-    seeing = by_sight[-math.ceil(SEEING * len(by_sight)) :]
-    most, _ = estimate_contamination(statistic_N[seeing], control_NR[seeing], config, rng)
-    if most.high - most.low >= 1.0:
-        return [least] * len(strata)
-    found = [estimate_contamination(statistic_N[rows], control_NR[rows], config, rng)[0] for rows in strata]
-    return [float(np.clip(one.estimate, most.estimate / 2, most.estimate)) for one in found]
+    n_strata = max(1, min(config.strata, len(statistic_N) // MIN_STRATUM))
+    if sight is None or n_strata == 1:
+        yield np.ones(statistic_N.shape, dtype=bool), np.ones(control_NR.shape, dtype=bool)
+        return
+    edges = np.unique(np.quantile(sight.pair_N, np.arange(1, n_strata) / n_strata))
+    pair_N, in_NR = (np.searchsorted(edges, part, side="right") for part in (sight.pair_N, sight.control_NR))
+    for stratum in np.unique(pair_N).tolist():
+        yield pair_N == stratum, in_NR == stratum
 
 
 def with_local_prior(posterior_N: np.ndarray, share: float, vicinity: Vicinity, config: SuspicionConfig) -> np.ndarray:
@@ -198,8 +199,13 @@ def _untied(suspicion_N: np.ndarray, statistic_N: np.ndarray) -> np.ndarray:
     return untied
 
 
-def density_ratio(observed_N: np.ndarray, control_C: np.ndarray) -> np.ndarray:
+def density_ratio(observed_N: np.ndarray, control_C: np.ndarray, n_per_pair: float) -> np.ndarray:
     """Estimate ``f0 / f`` at every observed value, rising with it, by isotonic regression.
+
+    Args:
+        observed_N: float64 [N], of the pairs (of a stratum).
+        control_C: float64 [C], of the controls (that fall into it), in any number.
+        n_per_pair: controls that were drawn for a pair.
 
     Returns:
         float64 [N], at least 0; finite, because every block holds observed values.
@@ -208,10 +214,9 @@ def density_ratio(observed_N: np.ndarray, control_C: np.ndarray) -> np.ndarray:
     edges = observed_N[order_N]
     # Controls above an observed value and below the next belong to the block that the value closes.
     place_C = np.minimum(np.searchsorted(edges, control_C, side="left"), len(edges) - 1)
-    control_in = np.bincount(place_C, minlength=len(edges)).astype(np.float64) / len(control_C)
-    observed_in = np.full(len(edges), 1.0 / len(edges))
+    control_in = np.bincount(place_C, minlength=len(edges)) / n_per_pair
     ratio = np.empty(len(edges))
-    ratio[order_N] = _isotonic_ratio(control_in, observed_in)
+    ratio[order_N] = _isotonic_ratio(control_in, np.ones(len(edges)))
     return _equal_on_ties(ratio, observed_N)
 
 
@@ -240,34 +245,59 @@ def _equal_on_ties(value_N: np.ndarray, key_N: np.ndarray) -> np.ndarray:
 
 
 def estimate_contamination(
-    statistic_N: np.ndarray, control_NR: np.ndarray, config: SuspicionConfig, rng: np.random.Generator
+    statistic_N: np.ndarray,
+    control_NR: np.ndarray,
+    config: SuspicionConfig,
+    rng: np.random.Generator,
+    sight: Sight | None = None,
 ) -> tuple[Interval, float]:
     """Estimate the share of mismatched pairs, with a 95 % bootstrap interval over pairs.
 
-    In the region above a threshold, sound pairs only add, so a low threshold over-estimates. Planted pairs are not
-    quite random ones (many fit a little), so a high threshold under-estimates, with more noise. The estimate is the
-    median over the regions; choosing one region by its bootstrap error (Storey 2002, section 9) follows the smallest
-    and was a third too low on planted attacks (docs/experiments.md). Returned beside it is the smallest share of all
-    regions: the safe one for a list that promises few sound pairs.
+    In a region of high statistic and sight, sound pairs only add, so a large region over-estimates. Planted pairs are
+    not quite random ones (many fit a little, many have captions of which little is seen), so a small one
+    under-estimates, with more noise. The estimate is the median over the regions; choosing one region by its bootstrap
+    error (Storey 2002, section 9) follows the smallest and was a third too low on planted attacks
+    (docs/experiments.md). Returned beside it is the smallest share of all regions: the safe one for a list that
+    promises few sound pairs.
     Where ties leave no region that parts the controls, nothing is known: 0, between 0 and 1.
     """
-    shares = [share for share in config.tail_shares if share * len(statistic_N) >= MIN_TAIL] or [
-        max(config.tail_shares)
-    ]
-    thresholds = np.quantile(control_NR, 1 - np.array(shares))
-    thresholds = thresholds[(control_NR[:, :, None] >= thresholds).mean((0, 1)) <= MAX_TAIL_SHARE]
-    if not len(thresholds):
+    pairs_NT, controls_NT = _in_regions(statistic_N, control_NR, config, sight)
+    if not pairs_NT.shape[1]:
         return Interval(0.0, 0.0, 1.0), 0.0
-    observed_NT = statistic_N[:, None] >= thresholds
-    control_NT = (control_NR[:, :, None] >= thresholds).mean(1)
-    share_T = np.minimum(1.0, observed_NT.mean(0) / np.maximum(control_NT.mean(0), 1e-12))
+    share_T = np.minimum(1.0, pairs_NT.mean(0) / np.maximum(controls_NT.mean(0), 1e-12))
     # The bootstrap means of many pairs are normal, so they are drawn from that normal instead of from the pairs.
-    parts_NU = np.concatenate([observed_NT, control_NT], axis=1)
+    parts_NU = np.concatenate([pairs_NT, controls_NT], axis=1)
     spread_UU = np.cov(parts_NU, rowvar=False, ddof=0) / len(parts_NU)
     drawn_BU = rng.multivariate_normal(parts_NU.mean(0), spread_UU, size=config.n_bootstrap, method="svd")
-    resampled_BT = drawn_BU[:, : len(thresholds)] / np.maximum(drawn_BU[:, len(thresholds) :], 1e-12)
+    n_regions = pairs_NT.shape[1]
+    resampled_BT = drawn_BU[:, :n_regions] / np.maximum(drawn_BU[:, n_regions:], 1e-12)
     low, high = np.quantile(np.median(resampled_BT.clip(0.0, 1.0), axis=1), [0.025, 0.975])
     return Interval(float(np.median(share_T)), float(low), float(high)), float(share_T.min())
+
+
+def _in_regions(
+    statistic_N: np.ndarray, control_NR: np.ndarray, config: SuspicionConfig, sight: Sight | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Say which pairs, and what share of each one's controls, lie in every region: float64 [N, T] each.
+
+    A tail that parts nothing, because of ties, makes no region. Of regions that are too small only the largest is kept,
+    and that only if there is no other.
+    """
+    tails = np.quantile(control_NR, 1 - np.array(config.tail_shares)).tolist()
+    tails = [above for above in tails if (control_NR >= above).mean() <= MAX_TAIL_SHARE]
+    if not tails:
+        return np.empty((len(statistic_N), 0)), np.empty((len(statistic_N), 0))
+    everywhere = np.ones(statistic_N.shape, dtype=bool), np.ones(control_NR.shape, dtype=bool)
+    seeing = [everywhere]
+    if sight is not None:
+        cuts = np.quantile(sight.pair_N, 1 - np.array(config.seeing_shares))
+        seeing = [(sight.pair_N >= cut, sight.control_NR >= cut) for cut in cuts]
+    regions = list(product(seeing, tails))
+    pairs_NT = np.stack([pair_N & (statistic_N >= above) for (pair_N, _), above in regions], 1).astype(np.float64)
+    controls_NT = np.stack([(of_NR & (control_NR >= above)).mean(1) for (_, of_NR), above in regions], 1)
+    size_T = controls_NT.sum(0)
+    kept_T = size_T >= min(MIN_TAIL, size_T.max())
+    return pairs_NT[:, kept_T], controls_NT[:, kept_T]
 
 
 def expected_sound_share(suspicion_N: np.ndarray) -> np.ndarray:

@@ -157,8 +157,18 @@ def test_the_own_cosine_stands_against_the_pool() -> None:
     np.testing.assert_array_equal(few, own)
 
 
-def seen_in(n: int, blind_N: torch.Tensor, *, n_folds: int = 2, known_N: torch.Tensor | None = None) -> torch.Tensor:
-    """Measure a space in which images and captions of eight topics lie together, but for those that are blind."""
+def seen_in(
+    n: int,
+    blind_N: torch.Tensor,
+    *,
+    n_folds: int = 2,
+    known_N: torch.Tensor | None = None,
+    control_NR: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Measure a space in which images and captions of eight topics lie together, but for those that are blind.
+
+    Returns the pairs' own sight; with controls, that of all pairings.
+    """
     rng = torch.Generator().manual_seed(3)
     topic_N = torch.arange(n) % 8
     centre = torch.randn(8, 12, generator=rng)
@@ -171,7 +181,9 @@ def seen_in(n: int, blind_N: torch.Tensor, *, n_folds: int = 2, known_N: torch.T
     fold_N = torch.arange(n) // 8 % n_folds
     space = Space(name="x", image_NVD=image_ND[:, None], text_ND=in_space, fold_N=fold_N)
     near = near_of(list(range(n)), [[-1]] * n, image_ND=image_ND, text_ND=text_ND)
-    return sight(space, near, known_N=known_N, workers=2)
+    if control_NR is not None:
+        return sight(space, near, control_NR, known_N=known_N, workers=2)
+    return sight(space, near, torch.empty(n, 0, dtype=torch.int64), known_N=known_N, workers=2)[:, 0]
 
 
 def test_sight_is_low_where_a_caption_leads_anywhere() -> None:
@@ -188,6 +200,23 @@ def test_sight_is_low_where_a_caption_has_words_of_its_own() -> None:
     known_N[100:160] = 0.2
     added_N = seen_in(400, nobody_N, known_N=known_N) - seen_in(400, nobody_N)
     assert float(added_N[known_N == 1].min()) - float(added_N[known_N < 1].max()) > 0.1
+
+
+def test_sight_of_a_control_is_that_of_its_caption_and_its_image() -> None:
+    blind_N = torch.zeros(400, dtype=torch.bool)
+    blind_N[:60] = True
+    partner_N = torch.randperm(400, generator=torch.Generator().manual_seed(0))
+    known_N = torch.rand(400, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    seen_N2 = seen_in(400, blind_N, known_N=known_N, control_NR=partner_N[:, None])
+    assert torch.equal(seen_N2[:, 0], seen_in(400, blind_N, known_N=known_N))
+    # Adding both pairings of i and j up takes each caption's part and each image's once.
+    itself = torch.arange(400)
+    back_N = seen_in(400, blind_N, known_N=known_N, control_NR=torch.stack([partner_N, itself], 1))
+    assert torch.equal(back_N[:, 2], back_N[:, 0])
+    swapped_N = partner_N.argsort()
+    of_partner_N = seen_in(400, blind_N, known_N=known_N, control_NR=swapped_N[:, None])[partner_N, 1]
+    torch.testing.assert_close(seen_N2[:, 1] + of_partner_N, seen_N2[:, 0] + seen_N2[partner_N, 0])
+    assert float(seen_N2[blind_N[partner_N], 1].mean()) < float(seen_N2[~blind_N[partner_N], 1].quantile(0.25))
 
 
 def test_sight_of_very_few_pairs_is_finite() -> None:

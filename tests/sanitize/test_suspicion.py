@@ -11,6 +11,7 @@ from hypothesis.extra import numpy as npst
 from roclip_audit.core.errors import ConfigError
 from roclip_audit.sanitize.suspicion import (
     Calibrated,
+    Sight,
     SuspicionConfig,
     calibrate,
     conformal_p,
@@ -192,14 +193,14 @@ unit_floats = st.floats(0, 1).map(lambda x: round(x, 2))
 )
 @settings(max_examples=60)
 def test_density_ratio_equals_the_min_max_formula(observed: np.ndarray, control: np.ndarray) -> None:
-    ratio = density_ratio(observed, control)
+    ratio = density_ratio(observed, control, len(control) / len(observed))
     np.testing.assert_allclose(ratio, brute_monotone_ratio(observed, control), atol=1e-9)
     assert ratio.mean() == pytest.approx(1.0)  # all the mass of the controls is handed out
 
 
 def test_density_ratio_approaches_the_true_one() -> None:
     statistic, control, _ = draw(40_000, 0.2, seed=2)
-    ratio = density_ratio(statistic, control.ravel())
+    ratio = density_ratio(statistic, control.ravel(), CONFIG.controls)
     from math import gamma
 
     def beta(x: np.ndarray, a: float, b: float) -> np.ndarray:
@@ -280,17 +281,29 @@ def test_estimates_lie_between_0_and_1() -> None:
     assert (low.estimate, low.low) == (0.0, 0.0)
 
 
+def of_captions(by_caption: np.ndarray, *, seed: int = 0) -> Sight:
+    """Return sight that comes with the caption alone; a control has the caption of any pair."""
+    partner = rng(seed).integers(0, len(by_caption), (len(by_caption), CONFIG.controls))
+    return Sight(by_caption, by_caption[partner])
+
+
+def partly_blind(n: int, share: float, *, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, Sight]:
+    """Draw as ``draw``, but for a third of the captions with which every pairing scores as an unrelated one."""
+    statistic, control, mismatched = draw(n, share, seed=seed)
+    blind = rng(100 + seed).random(n) < 1 / 3
+    statistic[blind] = rng(200 + seed).beta(4, 4, blind.sum())
+    sight = of_captions(rng(300 + seed).random(n) - blind, seed=400 + seed)
+    return statistic, control, mismatched, blind, sight
+
+
 def test_what_cannot_be_seen_is_not_listed_as_wrong() -> None:
-    """Of a third of the pairs nothing can be seen: the sound ones score as controls do."""
-    errors = {True: [], False: []}
+    """Of a third of the captions nothing can be seen: their sound pairs score as controls do."""
+    errors: dict[bool, list[float]] = {True: [], False: []}
     recalls = []
     for seed in range(5):
-        statistic, control, mismatched = draw(6_000, 0.06, seed=seed)
-        blind = rng(100 + seed).random(6_000) < 1 / 3
-        statistic[blind] = rng(200 + seed).beta(4, 4, blind.sum())
-        sight = rng(300 + seed).random(6_000) - blind
+        statistic, control, mismatched, blind, sight = partly_blind(6_000, 0.06, seed=seed)
         for knows in errors:
-            result = calibrate(statistic, control, CONFIG, rng(seed), sight_N=sight if knows else None)
+            result = calibrate(statistic, control, CONFIG, rng(seed), sight=sight if knows else None)
             listed = result.fdr_N <= 0.1
             errors[knows].append((~mismatched)[listed].mean() if listed.any() else 0.0)
             if knows:
@@ -300,13 +313,44 @@ def test_what_cannot_be_seen_is_not_listed_as_wrong() -> None:
     assert np.mean(recalls) > 0.2
 
 
+def test_what_cannot_be_seen_does_not_count_as_mismatched() -> None:
+    found, n_covered = [], 0
+    for seed in range(10):
+        statistic, control, _, _, sight = partly_blind(6_000, 0.06, seed=seed)
+        of_all, _ = estimate_contamination(statistic, control, CONFIG, rng(seed))
+        of_seen, least = estimate_contamination(statistic, control, CONFIG, rng(seed), sight)
+        assert of_all.estimate > 4 * 0.06
+        assert least <= of_seen.estimate
+        found.append(of_seen.estimate)
+        n_covered += of_seen.low < 0.06 < of_seen.high
+    assert np.mean(found) == pytest.approx(0.06, rel=0.1)
+    assert n_covered >= 8
+
+
+def test_controls_count_where_their_caption_is_seen() -> None:
+    """Sound pairs of known words are few beside controls of known words: what counts is the caption that is judged."""
+    n = 8_000
+    statistic, control, mismatched = draw(n, 0.08, seed=4)
+    sight = of_captions(rng(5).random(n), seed=6)
+    # Sound pairs whose caption is seen badly score higher; what is unrelated scores alike wherever it is seen.
+    statistic[~mismatched] += 0.3 * (sight.pair_N[~mismatched] < 0.2)
+    of_own_row = Sight(sight.pair_N, np.repeat(sight.pair_N[:, None], CONFIG.controls, axis=1))
+    shuffled = Sight(sight.pair_N, rng(7).permutation(of_own_row.control_NR))
+    for dealt in (sight, shuffled):
+        result = calibrate(statistic, control, CONFIG, rng(8), sight=dealt)
+        assert result.contamination.estimate == pytest.approx(0.08, rel=0.2)
+        assert (~mismatched)[result.fdr_N <= 0.1].mean() < 0.15
+
+
 def test_where_everything_is_seen_alike_strata_change_little() -> None:
     statistic, control, mismatched = draw(6_000, 0.08, seed=1)
     plain = calibrate(statistic, control, CONFIG, rng())
-    dealt = calibrate(statistic, control, CONFIG, rng(), sight_N=rng(9).random(6_000))
-    assert dealt.contamination.estimate == pytest.approx(plain.contamination.estimate)
+    dealt = calibrate(statistic, control, CONFIG, rng(), sight=of_captions(rng(9).random(6_000)))
+    assert dealt.contamination.estimate == pytest.approx(plain.contamination.estimate, rel=0.1)
     assert np.mean(np.abs(dealt.suspicion_N - plain.suspicion_N)) < 0.02
     assert (~mismatched)[dealt.fdr_N <= 0.1].mean() < 0.15
+    one = calibrate(statistic, control, CONFIG, rng(), sight=Sight(np.zeros(6_000), np.zeros(control.shape)))
+    assert np.array_equal(one.suspicion_N, plain.suspicion_N)
 
 
 @pytest.mark.parametrize("share", [0.005, 0.01])
@@ -318,8 +362,8 @@ def test_strata_do_not_cost_the_few(share: float) -> None:
     for seed in range(6):
         statistic, control, mismatched = draw(5_000, share, sharpness=40.0, seed=seed)
         for dealt in recall:
-            sight = rng(50 + seed).random(5_000) if dealt else None
-            result = calibrate(statistic, control, CONFIG, rng(seed), sight_N=sight)
+            sight = of_captions(rng(50 + seed).random(5_000)) if dealt else None
+            result = calibrate(statistic, control, CONFIG, rng(seed), sight=sight)
             recall[dealt].append(average_precision_score(mismatched, result.suspicion_N))
             assert (result.suspicion_N[mismatched] > 1e-4).mean() > 0.9
     assert np.mean(recall[True]) > np.mean(recall[False]) - 0.05
@@ -328,11 +372,15 @@ def test_strata_do_not_cost_the_few(share: float) -> None:
 def test_few_pairs_are_one_stratum() -> None:
     statistic, control, _ = draw(700, 0.1, seed=2)
     plain = calibrate(statistic, control, CONFIG, rng())
-    dealt = calibrate(statistic, control, CONFIG, rng(), sight_N=rng(9).random(700))
-    assert np.array_equal(plain.suspicion_N, dealt.suspicion_N)
+    dealt = calibrate(statistic, control, CONFIG, rng(), sight=of_captions(rng(9).random(700)))
+    order = np.argsort(plain.suspicion_N, kind="stable")
+    assert (np.diff(dealt.suspicion_N[order]) >= 0).all()
 
 
-@pytest.mark.parametrize("wrong", [{"controls": 0}, {"n_bootstrap": 1}, {"tail_shares": (0.5, 1.0)}, {"strata": 0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"controls": 0}, {"n_bootstrap": 1}, {"tail_shares": (0.5, 1.0)}, {"seeing_shares": (0.0,)}, {"strata": 0}],
+)
 def test_refuses_settings_that_cannot_work(wrong: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match="must"):
         SuspicionConfig(**wrong)  # type: ignore[arg-type]
