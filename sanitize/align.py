@@ -20,10 +20,8 @@ arXiv 2103.00020, figure 3.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from itertools import product
 
 import faiss
 import numpy as np
@@ -45,7 +43,7 @@ from roclip_audit.sanitize.heads import Heads, HeadsConfig, train_heads, untrain
 from roclip_audit.sanitize.space import Space
 
 MIN_PAIRS, MIN_PAIRS_PER_FOLD = 20, 4
-EPOCHS_ON_ALL, MOST_STEPS_ON_ALL = 8, 20_000  # heads that see a pair for longer know it by heart, whatever it is
+MOST_STEPS_ON_ALL = 20_000
 _BLOCK = 1_024
 
 
@@ -60,8 +58,6 @@ class AlignConfig:
         cluster_size: captions per cluster, on average.
         doubted_share: share of the pairs that the second pass is not trained on.
         n_neighbours: neighbours per image and per caption that are looked up.
-        members: heads that are trained for every fold, from other weights and in another order; what they say is
-            averaged.
         heads: the heads and their training.
     """
 
@@ -71,7 +67,6 @@ class AlignConfig:
     cluster_size: int = 100
     doubted_share: float = 0.15
     n_neighbours: int = 32
-    members: int = 3
     heads: HeadsConfig = field(default_factory=HeadsConfig)
 
     def __post_init__(self) -> None:
@@ -79,8 +74,8 @@ class AlignConfig:
             raise ConfigError(f"folds must be at least 2, found {self.n_folds}")
         if not 0.0 < self.duplicate_cosine <= 1.0 or not 0.0 <= self.doubted_share < 1.0:
             raise ConfigError("duplicate_cosine must be in (0, 1] and doubted_share in [0, 1)")
-        if min(self.feature_dim, self.cluster_size, self.n_neighbours, self.members) < 1:
-            raise ConfigError("feature_dim, cluster_size, n_neighbours and members must be at least 1")
+        if min(self.feature_dim, self.cluster_size, self.n_neighbours) < 1:
+            raise ConfigError("feature_dim, cluster_size and n_neighbours must be at least 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,10 +212,9 @@ def fit_space(
 ) -> Space:
     """Train the heads of every fold and put every pair into the space of its own fold's heads.
 
-    Heads of a fold see no pair of the fold and no near-duplicate image of one. A fold has several members, whose unit
-    vectors are put one behind the other and scaled, so that a cosine is the mean of theirs (an ensemble). All are
-    trained side by side, each on one thread, so the result does not depend on the number of workers. Writes the vectors
-    (memory-mapped) and the heads to the run folder.
+    Heads of a fold see no pair of the fold and no near-duplicate image of one. Folds are trained side by side, each on
+    one thread, so the result does not depend on the number of workers. Writes the vectors (memory-mapped) and the heads
+    to the run folder.
 
     Args:
         name: of the space; also of its files.
@@ -232,30 +226,27 @@ def fit_space(
         config: see AlignConfig.
         trusted_N: bool [N], the pairs that may be trained on.
         seed: of the run.
-        workers: heads trained at the same time.
-        advance: called with 1 after every training.
+        workers: folds trained at the same time.
+        advance: called with 1 after every fold.
     """
-    shape = (len(dataset), image_NVR.row_shape[0], config.members * config.heads.dim)
+    shape = (len(dataset), image_NVR.row_shape[0], config.heads.dim)
     image_NVD = _blank(run, f"{name}.image.npy", shape)
     text_ND = _blank(run, f"{name}.text.npy", (shape[0], shape[2]))
 
-    def train(one: tuple[int, int]) -> Heads:
-        fold, member = one
+    def train(fold: int) -> Heads:
         touched = torch.zeros(int(near.group_N.max()) + 1, dtype=torch.bool)
         touched[near.group_N[fold_N == fold]] = True
         rows = torch.nonzero(trusted_N & (fold_N != fold) & ~touched[near.group_N])[:, 0]
-        heads_seed = derive_seed(seed, "heads", name, fold, member)
+        fold_seed = derive_seed(seed, "heads", name, fold)
         if len(rows) < 2:  # everything is one big group: nothing may be seen, so nothing is learned
-            return untrained_heads(image_NVR, dataset.text_NG, len(dataset), config.heads, heads_seed)
-        return train_heads(image_NVR, dataset.text_NG, near.caption_N, rows, config.heads, heads_seed)
+            return untrained_heads(image_NVR, dataset.text_NG, len(dataset), config.heads, fold_seed)
+        return train_heads(image_NVR, dataset.text_NG, near.caption_N, rows, config.heads, fold_seed)
 
-    all_of_them = list(product(range(config.n_folds), range(config.members)))
-    for (fold, member), heads in zip(all_of_them, map_ordered(train, all_of_them, workers=workers), strict=True):
-        save_file(heads.state_dict(), run.file("align", f"{name}-{fold}-{member}.safetensors"))
-        part = slice(member * config.heads.dim, (member + 1) * config.heads.dim)
+    for fold, heads in enumerate(map_ordered(train, range(config.n_folds), workers=workers)):
+        save_file(heads.state_dict(), run.file("align", f"{name}-{fold}.safetensors"))
         for rows in torch.nonzero(fold_N == fold)[:, 0].split(_BLOCK):
-            image_NVD[rows, :, part] = heads.image(image_NVR[rows]) / math.sqrt(config.members)
-            text_ND[rows, part] = heads.text(dataset.text_NG[rows]) / math.sqrt(config.members)
+            image_NVD[rows] = heads.image(image_NVR[rows])
+            text_ND[rows] = heads.text(dataset.text_NG[rows])
         advance(1)
     return Space(name=name, image_NVD=image_NVD, text_ND=text_ND, fold_N=fold_N)
 
@@ -272,9 +263,7 @@ def train_on_all(image_NVR: RowArray, text_NG: RowArray, caption_N: Tensor, conf
     often, those that belong together come first, and noise, which nothing repeats, last (small loss; Han et al. 2018,
     arXiv 1804.06872).
     """
-    config = replace(
-        config, epochs=min(config.epochs, EPOCHS_ON_ALL), max_steps=max(config.max_steps, MOST_STEPS_ON_ALL)
-    )
+    config = replace(config, max_steps=max(config.max_steps, MOST_STEPS_ON_ALL))
     return train_heads(whole_view(image_NVR), text_NG, caption_N, torch.arange(len(caption_N)), config, seed)
 
 

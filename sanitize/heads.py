@@ -34,8 +34,7 @@ class HeadsConfig:
     Attributes:
         hidden: width of the hidden layer.
         dim: dimensions of the common space, D.
-        epochs: passes over the training pairs.
-        views_per_step: views of a batch that a step shows, drawn anew for every step.
+        epochs: passes over the training pairs; one pass shows every view once.
         max_steps: optimiser steps at most: beyond it the heads are trained on a sample of the data.
         batch_size: pairs per step at most; a small data set is cut into ``MIN_BATCHES`` batches or more.
         learning_rate: peak; linear warm-up over a tenth of the run, then cosine to zero.
@@ -44,19 +43,17 @@ class HeadsConfig:
     """
 
     hidden: int = 768
-    dim: int = 128
-    epochs: int = 12
-    views_per_step: int = 1
-    max_steps: int = 4_000
+    dim: int = 256
+    epochs: int = 8
+    max_steps: int = 2_000
     batch_size: int = 512
     learning_rate: float = 1e-3
     weight_decay: float = 0.1
     temperature: float = 0.07
 
     def __post_init__(self) -> None:
-        counts = (self.hidden, self.dim, self.epochs, self.views_per_step, self.batch_size, self.max_steps)
-        if min(counts) < 1:
-            raise ConfigError("heads: hidden, dim, epochs, views_per_step, batch_size and max_steps must be at least 1")
+        if min(self.hidden, self.dim, self.epochs, self.batch_size, self.max_steps) < 1:
+            raise ConfigError("heads: hidden, dim, epochs, batch_size and max_steps must be at least 1")
 
 
 class Head(nn.Module):
@@ -110,7 +107,7 @@ def info_nce(image_BD: Tensor, text_BD: Tensor, caption_B: Tensor, log_scale: Te
 def train_heads(
     image_NVF: Rows, text_NG: Rows, caption_N: Tensor, rows: Tensor, config: HeadsConfig, seed: int
 ) -> Heads:
-    """Train heads on the given rows; every step shows the pairs of its batch in the same few views.
+    """Train heads on the given rows; every step shows every pair of the batch in all views.
 
     The same rows, seed and configuration give the same heads on one processor.
 
@@ -146,9 +143,7 @@ def train_heads(
         if at + size > len(order):
             order, at = rows[torch.randperm(len(rows), generator=rng)], 0
         batch, at = order[at : at + size], at + size
-        image_BVF = image_NVF[batch]
-        views = torch.randperm(image_BVF.shape[1], generator=rng)[: config.views_per_step]
-        loss = _batch_loss(heads, image_BVF[:, views], text_NG[batch], caption_N[batch], log_scale)
+        loss = _batch_loss(heads, image_NVF[batch], text_NG[batch], caption_N[batch], log_scale)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()

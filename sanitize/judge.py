@@ -173,8 +173,7 @@ def align_run(
     untraced_N = (traits.p_N > judging.traits.learned_p) & (stamps.number_N == 0)
     trusted_N = untraced_N
     for name, fold_N in (("by caption", folds.by_caption_N), ("by image", folds.by_image_N)):
-        total = config.n_folds * config.members
-        with reporter.stage(f"align ({name})", total=total, unit="heads") as progress:
+        with reporter.stage(f"align ({name})", total=config.n_folds, unit="folds") as progress:
             space = fit_space(
                 name.replace(" ", "-"),
                 dataset,

@@ -77,7 +77,7 @@ def make_pairs(
 def judging(*, n_folds: int = 3, workers: int = 1, sampled: bool = False, seed: int = 0) -> Judging:
     """Return settings that suit hundreds of pairs."""
     return Judging(
-        align=AlignConfig(n_folds=n_folds, members=1, heads=SMALL_HEADS, feature_dim=16),
+        align=AlignConfig(n_folds=n_folds, heads=SMALL_HEADS, feature_dim=16),
         contest=ContestConfig(pool_size=32, rounds=8, sampled=sampled),
         evidence=EvidenceConfig(),
         suspicion=SuspicionConfig(),

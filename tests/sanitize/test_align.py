@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +24,10 @@ from roclip_audit.sanitize.align import (
     train_on_all,
 )
 from roclip_audit.sanitize.dataset import Dataset, RowArray
-from roclip_audit.sanitize.heads import Heads
 from roclip_audit.sanitize.space import Space
 from tests.sanitize.datakit import SMALL_HEADS, as_dataset, make_pairs, run_folder
 
-CONFIG = AlignConfig(n_folds=3, members=1, heads=SMALL_HEADS, feature_dim=16)
+CONFIG = AlignConfig(n_folds=3, heads=SMALL_HEADS, feature_dim=16)
 
 
 def near_of(dataset: Dataset, tmp_path: Path) -> tuple[RowArray, Neighbourhood]:
@@ -38,19 +35,12 @@ def near_of(dataset: Dataset, tmp_path: Path) -> tuple[RowArray, Neighbourhood]:
     return image, neighbourhood(dataset, image, CONFIG, workers=1)
 
 
-def fit(
-    dataset: Dataset,
-    tmp_path: Path,
-    *,
-    workers: int = 1,
-    fold: torch.Tensor | None = None,
-    config: AlignConfig = CONFIG,
-) -> Space:
+def fit(dataset: Dataset, tmp_path: Path, *, workers: int = 1, fold: torch.Tensor | None = None) -> Space:
     image, near = near_of(dataset, tmp_path)
-    fold_N = deal(near, config, 0).by_image_N if fold is None else fold
+    fold_N = deal(near, CONFIG, 0).by_image_N if fold is None else fold
     trusted = torch.ones(len(dataset), dtype=torch.bool)
     return fit_space(
-        "space", dataset, image, near, fold_N, run_folder(tmp_path), config, trusted_N=trusted, seed=0, workers=workers
+        "space", dataset, image, near, fold_N, run_folder(tmp_path), CONFIG, trusted_N=trusted, seed=0, workers=workers
     )
 
 
@@ -72,27 +62,6 @@ def test_a_space_is_learned_out_of_fold(tmp_path: Path) -> None:
         score = space.image_NVD[rows, 0] @ space.text_ND[rows].T
         q = (score > score.diagonal()[:, None]).float().mean(1)
         assert q[bad[rows]].mean() > 0.25  # not memorised
-
-
-def test_a_cosine_is_the_mean_of_the_members(tmp_path: Path) -> None:
-    made = make_pairs(90)
-    config = replace(CONFIG, members=3)
-    space = fit(made.dataset, tmp_path, config=config)
-    assert space.image_NVD.shape == (90, 2, 3 * SMALL_HEADS.dim)
-    torch.testing.assert_close(space.image_NVD.norm(dim=2), torch.ones(90, 2))
-    image, _ = near_of(made.dataset, tmp_path)
-    rows = torch.nonzero(space.fold_N == 1)[:, 0]
-    of_members = []
-    for member in range(3):
-        state = load_file(run_folder(tmp_path).file("align", f"space-1-{member}.safetensors"))
-        heads = Heads.untrained(image[rows], made.dataset.text_NG[rows], SMALL_HEADS, torch.Generator())
-        heads.load_state_dict(state)
-        of_members.append(torch.einsum("nvd,md->nvm", heads.image(image[rows]), heads.text(made.dataset.text_NG[rows])))
-    assert not torch.allclose(of_members[0], of_members[1], atol=0.01)
-    together = torch.einsum("nvd,md->nvm", space.image_NVD[rows], space.text_ND[rows])
-    torch.testing.assert_close(together, torch.stack(of_members).mean(0), atol=1e-5, rtol=0)
-    of_one = fit(made.dataset, tmp_path / "one", fold=space.fold_N)
-    torch.testing.assert_close(of_one.text_ND, math.sqrt(3) * space.text_ND[:, : SMALL_HEADS.dim], atol=1e-5, rtol=0)
 
 
 def test_the_heads_of_a_fold_never_saw_it_nor_near_duplicates_of_it(tmp_path: Path) -> None:
@@ -117,7 +86,7 @@ def test_the_heads_of_a_fold_never_saw_it_nor_near_duplicates_of_it(tmp_path: Pa
         run = run_folder(tmp_path / str(spoil))
         trusted = torch.ones(120, dtype=torch.bool)
         fit_space("s", dataset, reduced, near, fold, run, CONFIG, trusted_N=trusted, seed=0, workers=1)
-        heads.append(load_file(run.file("align", "s-0-0.safetensors")))
+        heads.append(load_file(run.file("align", "s-0.safetensors")))
     assert heads[0].keys() == heads[1].keys()
     assert all(torch.equal(heads[0][name], heads[1][name]) for name in heads[0])
 
@@ -129,7 +98,7 @@ def test_what_is_not_trusted_is_not_trained_on(tmp_path: Path) -> None:
     states = []
     for trusted in (torch.ones(120, dtype=torch.bool), torch.from_numpy(~made.mismatched_N)):
         fit_space("s", made.dataset, image, near, fold, run, CONFIG, trusted_N=trusted, seed=0, workers=1)
-        states.append(load_file(run.file("align", "s-1-0.safetensors")))
+        states.append(load_file(run.file("align", "s-1.safetensors")))
     assert not torch.equal(states[0]["image.mean"], states[1]["image.mean"])
     rows = torch.nonzero(torch.from_numpy(~made.mismatched_N) & (fold != 1))[:, 0]
     rows = rows[~torch.isin(near.group_N[rows], near.group_N[fold == 1])]
@@ -233,14 +202,7 @@ def test_a_joint_space_is_the_encoders_own_at_unit_length(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     "wrong",
-    [
-        {"n_folds": 1},
-        {"duplicate_cosine": 0.0},
-        {"duplicate_cosine": 1.1},
-        {"doubted_share": 1.0},
-        {"feature_dim": 0},
-        {"members": 0},
-    ],
+    [{"n_folds": 1}, {"duplicate_cosine": 0.0}, {"duplicate_cosine": 1.1}, {"doubted_share": 1.0}, {"feature_dim": 0}],
 )
 def test_refuses_settings_that_cannot_work(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="must be"):
