@@ -198,8 +198,7 @@ def sight(
 
     The images that are nearest to a caption in the space (copies of its own excluded) carry captions; where those are
     like it, the space knows what the caption speaks of. A part number or an artist's name leads anywhere. The same the
-    other way round for the image; the two are ranked and added. Higher = sees more. The very nearest is left out: if a
-    caption was put under another image, that is the image it was taken from, which says nothing of the caption.
+    other way round for the image; the two are ranked and added. Higher = sees more.
 
     Args:
         space: the space.
@@ -215,18 +214,18 @@ def sight(
         image_BD = functional.normalize(torch.cat(means), dim=1)
         group_B, caption_B = near.group_N[rows], near.caption_N[rows]
         _, index = nearest(
-            space.text_ND[rows], image_BD, N_LED_TO + 1, query_group_N=group_B, base_group_M=group_B, workers=workers
+            space.text_ND[rows], image_BD, N_LED_TO, query_group_N=group_B, base_group_M=group_B, workers=workers
         )
-        by_caption_N[rows] = _likeness(near.text_ND, rows, rows, index[:, 1:])
+        by_caption_N[rows] = _likeness(near.text_ND, rows, rows, index)
         _, index = nearest(
             image_BD,
             space.text_ND[candidates],
-            N_LED_TO + 1,
+            N_LED_TO,
             query_group_N=caption_B,
             base_group_M=near.caption_N[candidates],
             workers=workers,
         )
-        by_image_N[rows] = _likeness(near.image_ND, rows, candidates, index[:, 1:])
+        by_image_N[rows] = _likeness(near.image_ND, rows, candidates, index)
     of_caption_N = rank_of(by_caption_N)
     if known_N is not None:
         of_caption_N = of_caption_N + rank_of(known_N)
