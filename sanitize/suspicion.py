@@ -126,7 +126,7 @@ def calibrate(
         config: see SuspicionConfig.
         rng: breaks ties in p-values and drives the bootstrap.
         vicinity: what lies near every pair; without it the prior is the same everywhere.
-        sight: how much can be seen of pairs and controls; without it all are one stratum.
+        sight: how much can be seen of pairs and controls; without it, or below two strata of pairs, it is not asked.
 
     Returns:
         Calibrated; ``fdr`` falls with ``suspicion``. Without vicinity and sight ``suspicion`` rises with the statistic.
