@@ -299,12 +299,13 @@ def _in_regions(
     tails = np.quantile(control_NR, 1 - np.array(config.tail_shares)).tolist()
     tails = [above for above in tails if (control_NR >= above).mean() <= MAX_TAIL_SHARE]
     cuts = [-np.inf] if sight is None else np.quantile(sight.pair_N, 1 - np.array(config.seeing_shares)).tolist()
-    regions = list(product(cuts, tails))
-    pairs_NT, controls_NT = (np.empty((len(statistic_N), len(regions)), dtype=np.float32) for _ in range(2))
-    for place, (cut, above) in enumerate(regions):
+    n_regions = len(cuts) * len(tails)
+    pairs_NT, controls_NT = (np.empty((len(statistic_N), n_regions), dtype=np.float32) for _ in range(2))
+    for place, (cut, above) in enumerate(product(cuts, tails)):
         in_N, in_NR = statistic_N >= above, control_NR >= above
         if sight is not None:
-            in_N, in_NR = in_N & (sight.pair_N >= cut), in_NR & (sight.control_NR >= cut)
+            in_N &= sight.pair_N >= cut
+            in_NR &= sight.control_NR >= cut
         pairs_NT[:, place], controls_NT[:, place] = in_N, in_NR.mean(1)
     size_T = controls_NT.sum(0, dtype=np.float64)
     kept_T = (size_T > 0) & (size_T >= min(MIN_TAIL, size_T.max(initial=0.0)))

@@ -371,6 +371,7 @@ def test_where_everything_is_seen_alike_strata_change_little() -> None:
     assert (~mismatched)[dealt.fdr_N <= 0.1].mean() < 0.15
     one = calibrate(statistic, control, CONFIG, rng(), sight=Sight(np.zeros(6_000), np.zeros(control.shape)))
     assert np.array_equal(one.suspicion_N, plain.suspicion_N)
+    assert one.contamination.estimate == pytest.approx(plain.contamination.estimate)
 
 
 @pytest.mark.parametrize("share", [0.005, 0.01])
