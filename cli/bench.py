@@ -14,6 +14,7 @@ from roclip_audit.core.progress import make_reporter
 
 if TYPE_CHECKING:
     from roclip_audit.audit.leaderboard.rows import Row
+    from roclip_audit.train.attacks import AttackPlan
 
 EXAMPLES = """Examples:
 
@@ -32,7 +33,7 @@ def bench(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the sweep, made or resumed.")],
     attack: Annotated[
         list[str] | None,
-        typer.Option("--attack", "-a", help="NAME:TARGET:RATE[:key=value,...]; repeatable [every attack]."),
+        typer.Option("--attack", "-a", help="NAME:TARGET[:RATE[:key=value,...]]; repeatable [every attack]."),
     ] = None,
     plan: Annotated[Path | None, typer.Option(help="JSON list of attacks; added to --attack.")] = None,
     rate: Annotated[
@@ -63,13 +64,13 @@ def bench(
     """
     from roclip_audit.cli.sweep import BenchConfig, sweep
     from roclip_audit.core.parallel import default_workers
-    from roclip_audit.train.attacks import AttackPlan, read_plan
+    from roclip_audit.train.attacks import read_plan
 
     config = BenchConfig(
         shards=tuple(shards),
         out=out,
         data=name or data_name(shards),
-        plan=(*map(AttackPlan.parse, attack or []), *(read_plan(plan) if plan is not None else ())),
+        plan=(*(attack_of(text, rate, noise) for text in attack or []), *(read_plan(plan) if plan is not None else ())),
         rates=tuple(rate or ()),
         noise=noise,
         seeds=tuple(seed or (0,)),
@@ -84,6 +85,16 @@ def bench(
         print_json({"table": written.table, "numbers": written.numbers, "figure": written.figure, "rows": digest(rows)})
     else:
         print_facts([*auroc_lines(rows), ("table", str(written.table)), ("figure", str(written.figure))])
+
+
+def attack_of(text: str, rates: list[float] | None, noise: float) -> AttackPlan:
+    """Read an attack; one that names no rate takes those of the sweep, plain mismatch that of the noise."""
+    from roclip_audit.cli.sweep import DEFAULT_RATE
+    from roclip_audit.train.attacks import AttackPlan
+    from roclip_audit.train.planting.bench_plan import NOISE
+
+    is_noise = text.partition(":")[0].strip() == NOISE
+    return AttackPlan.parse(text, rate=noise if is_noise else (rates or [DEFAULT_RATE])[0])
 
 
 def data_name(shards: list[str]) -> str:

@@ -3,7 +3,7 @@
 ::
 
     OUT/bench.json                  what was asked for, and on what machine
-    OUT/cells/NAME/key.json         what the cell depends on; a cell with another key is done anew
+    OUT/cells/NAME/key.json         what the cell depends on; a cell with another key is done anew, unless of other data
                   /plan.json        what was planted
                   /planted/         shards/ (removed after measuring) and truth/
                   /run/             the scan; embeddings are removed after measuring
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from roclip_audit.train.attacks import AttackPlan
 
 SETTINGS: Final = "bench.json"
-REVISION: Final = 1
+REVISION: Final = 2
+DEFAULT_RATE: Final = 0.005
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,19 +138,31 @@ def check(config: BenchConfig) -> None:
 
 
 def plan_cells(config: BenchConfig, reporter: Reporter) -> Iterator[CellPlan]:
-    """Yield every cell, its folder made; work of another plan in that folder is removed."""
-    from roclip_audit.core.run import work_key, write_json
+    """Yield every cell, its folder made; work of another plan in that folder is removed.
 
+    Raises:
+        ConfigError: a folder holds the work of other data, or of another encoder, that goes by the same name.
+    """
+    from roclip_audit.core.run import work_key, write_json
+    from roclip_audit.core.shards import expand_shards
+
+    data = work_key([shard.path for shard in expand_shards(config.shards)], config.encoder)
     for rate, seed, attacks in _plans(config, reporter):
         key = work_key("bench", REVISION, *_depends_on(config), [asdict(plan) for plan in attacks], rate, seed)
         cell = CellPlan(
             folder=config.out / "cells" / _cell_name(config, rate, seed), rate=rate, seed=seed, attacks=attacks
         )
         marker = cell.folder / "key.json"
-        if cell.folder.exists() and _key(marker) != key:
+        before = _marks(marker)
+        if cell.folder.exists() and before.get("key") != key:
+            if before.get("data", data) != data:
+                raise ConfigError(
+                    f"{cell.folder}: holds the work of other shards, or of another encoder, of the same name; tell "
+                    "them apart with --name, or name another folder with --out"
+                )
             shutil.rmtree(cell.folder)
         write_json(cell.folder / "plan.json", [asdict(plan) for plan in attacks])
-        write_json(marker, {"key": key})
+        write_json(marker, {"key": key, "data": data})
         yield cell
 
 
@@ -159,7 +172,9 @@ def _plans(config: BenchConfig, reporter: Reporter) -> Iterator[tuple[float, int
     from roclip_audit.train.planting.bench_plan import NOISE, default_plan
 
     for seed in config.seeds:
-        for rate in config.rates or (max((one.rate for one in config.plan if one.attack != NOISE), default=0.005),):
+        for rate in config.rates or (
+            max((one.rate for one in config.plan if one.attack != NOISE), default=DEFAULT_RATE),
+        ):
             if not config.plan:
                 planned = default_plan(config.shards, rate=rate, noise=config.noise, seed=seed)
                 for attack, why in planned.left_out.items():
@@ -189,11 +204,12 @@ def _cell_name(config: BenchConfig, rate: float, seed: int) -> str:
     return "-".join(re.sub(r"[^A-Za-z0-9.]+", "_", part)[-40:] for part in parts)
 
 
-def _key(marker: Path) -> str | None:
+def _marks(marker: Path) -> dict[str, str]:
+    """Return what a cell says it depends on; nothing if that cannot be read."""
     try:
-        return str(json.loads(marker.read_text(encoding="utf-8"))["key"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        return dict(json.loads(marker.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
 def _scan_config(config: BenchConfig, run: Path, seed: int, shards: Path | None = None) -> ScanConfig:

@@ -41,7 +41,7 @@ from roclip_audit.sanitize.judge import Judging, align_run, judge_run
 from roclip_audit.sanitize.suspicion import Interval, SuspicionConfig
 from roclip_audit.sanitize.traits import TraitConfig
 
-REVISIONS: Final = {"index": 3, "encode": 3, "judge": 21, "campaigns": 8}
+REVISIONS: Final = {"index": 3, "encode": 3, "judge": 21, "campaigns": 9}
 """Raise a stage's number when its code changes what it writes."""
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -12,29 +14,32 @@ from roclip_audit.audit.stage_files import read_campaigns
 from roclip_audit.core.run import RunFolder
 
 MATCH = 0.5
-"""A campaign matches an attack if it holds at least this share of its planted pairs."""
+"""A campaign matches a part of an attack if it holds at least this share of its planted pairs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Match:
-    """The campaigns of one attack.
+    """The campaigns of one attack. What it plants for several words, or with several pictures, are parts of their own.
 
     Attributes:
         attack: the attack.
         n_planted: its pairs.
-        recall: largest share of them that one campaign holds.
-        found: whether that is at least ``MATCH``.
-        purity: share of planted pairs (of any attack) in that campaign; None if nothing matches.
-        purity_suspicious: the same among the pairs that the campaign calls suspicious.
-        iou: mean over the attack's stamped pairs of the intersection over union of the recovered box and the true one;
-            0 if nothing was recovered, None if the attack stamps nothing.
+        recall: largest share of a part that one campaign holds, mean over the planted pairs.
+        found: share of the parts for which that is at least ``MATCH``.
+        purity: share of planted pairs (of any attack) in those campaigns, mean over the parts; None if nothing matches.
+        purity_own: the same, of this attack's pairs.
+        purity_suspicious: as ``purity``, among the pairs that the campaign calls suspicious.
+        iou: mean over the attack's stamped pairs of the intersection over union of the recovered box and the true one,
+            that of its size alone where the place varies; 0 if nothing was recovered, None if the attack stamps
+            nothing.
     """
 
     attack: str
     n_planted: int
     recall: float
-    found: bool
+    found: float
     purity: float | None
+    purity_own: float | None
     purity_suspicious: float | None
     iou: float | None
 
@@ -68,38 +73,63 @@ def score_campaigns(run: RunFolder, scored: Scored) -> CampaignScore | None:
 
 
 def _match(attack: str, scored: Scored, campaigns: pl.DataFrame, held: pl.DataFrame) -> Match:
-    """Find the campaign that holds most of an attack; of equal ones the purest."""
+    """Find the campaigns that hold most of an attack's parts."""
     planted = scored.of(attack)
     boxes = planted["box"].drop_nulls()
-    shares = (
-        held.group_by("campaign")
-        .agg(
-            n_held=(pl.col("attack") == attack).sum(),
-            purity=pl.col("attack").is_not_null().mean(),
-            purity_suspicious=pl.col("attack").filter(pl.col("suspicious")).is_not_null().mean(),
-        )
-        .with_columns(recall=pl.col("n_held") / len(planted))
-        .sort(["recall", "purity", "campaign"], descending=[True, True, False])
-    )
-    matching = shares.filter(pl.col("recall") >= MATCH)
-    best = matching.row(0, named=True) if len(matching) else None
+    parts = [
+        _best_campaign(uids, attack, held) for uids in planted.group_by("part", maintain_order=True).agg("uid")["uid"]
+    ]
+    matching = [part for part in parts if part["recall"] >= MATCH]
+
+    def mean(of: str) -> float | None:
+        return float(np.mean([part[of] for part in matching])) if matching else None
+
     return Match(
         attack=attack,
         n_planted=len(planted),
-        recall=float(shares["recall"][0]) if len(shares) else 0.0,
-        found=best is not None,
-        purity=best["purity"] if best else None,
-        purity_suspicious=best["purity_suspicious"] if best else None,
-        iou=_best_iou(campaigns.join(matching.select("campaign"), on="campaign"), boxes) if len(boxes) else None,
+        recall=sum(part["n_held"] for part in parts) / len(planted),
+        found=len(matching) / len(parts),
+        purity=mean("purity"),
+        purity_own=mean("purity_own"),
+        purity_suspicious=mean("purity_suspicious"),
+        iou=_best_iou(campaigns, [part["campaign"] for part in matching], boxes) if len(boxes) else None,
     )
 
 
-def _best_iou(campaigns: pl.DataFrame, boxes: pl.Series) -> float:
+def _best_campaign(uids: pl.Series, attack: str, held: pl.DataFrame) -> dict[str, Any]:
+    """Describe the campaign that holds most of some pairs; of equal ones the purest."""
+    is_planted = pl.col("attack").is_not_null()
+    found = (
+        held.group_by("campaign")
+        .agg(
+            n_held=pl.col("uid").is_in(uids.implode()).sum(),
+            purity=is_planted.mean(),
+            purity_own=(pl.col("attack") == attack).fill_null(value=False).mean(),
+            purity_suspicious=is_planted.filter(pl.col("suspicious")).mean(),
+        )
+        .with_columns(recall=pl.col("n_held") / len(uids))
+        .sort(["recall", "purity_own", "campaign"], descending=[True, True, False])
+    )
+    return found.row(0, named=True) if len(found) else {"recall": 0.0, "n_held": 0}
+
+
+def _best_iou(campaigns: pl.DataFrame, matching: Sequence[int], boxes: pl.Series) -> float:
     """Return the mean IoU of the true boxes with the recovered one that fits best; 0 if none was recovered."""
-    recovered = campaigns.select("trigger_x", "trigger_y", "trigger_width", "trigger_height").drop_nulls()
+    recovered = campaigns.filter(pl.col("campaign").is_in(matching)).select(
+        "trigger_x", "trigger_y", "trigger_width", "trigger_height"
+    )
     true_N4 = np.array(boxes.to_list(), dtype=np.float64)
-    means = [float(np.mean([box_iou(np.array(one), true) for true in true_N4])) for one in recovered.rows()]
+    means = [
+        float(np.mean([box_iou(_laid_over(one, true), true) for true in true_N4]))
+        for one in recovered.filter(pl.col("trigger_width").is_not_null()).rows()
+    ]
     return max(means, default=0.0)
+
+
+def _laid_over(recovered: tuple[float | None, ...], true_4: np.ndarray) -> np.ndarray:
+    """Return a recovered box; where its place varies, at the place of the true one."""
+    x, y, width, height = recovered
+    return np.array([true_4[0] if x is None else x, true_4[1] if y is None else y, width, height], dtype=np.float64)
 
 
 def box_iou(one: np.ndarray, other: np.ndarray) -> float:

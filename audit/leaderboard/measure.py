@@ -167,9 +167,10 @@ def _campaign_rows(make: partial[Row], run: RunFolder, scored: Scored) -> Iterat
         yield make(CAMPAIGNS, ALL, "campaign_recall", float(np.mean([one.found for one in found.matches])))
     for one in found.matches:
         values = {
-            "campaign_found": float(one.found),
+            "campaign_found": one.found,
             "campaign_share": one.recall,
             "campaign_purity": one.purity,
+            "campaign_purity_own": one.purity_own,
             "campaign_purity_suspicious": one.purity_suspicious,
             "trigger_iou": one.iou,
         }

@@ -30,6 +30,7 @@ _CAMPAIGN_COLUMNS: Final = (
     ("campaign_found", "found"),
     ("campaign_share", "share held"),
     ("campaign_purity", "purity"),
+    ("campaign_purity_own", "of this attack"),
     ("campaign_purity_suspicious", "purity, suspicious ones"),
     ("trigger_iou", "IoU of the trigger"),
 )

@@ -29,9 +29,11 @@ NOT_RANKINGS: Final = frozenset(
         "win_probability_1024",
         "wins",
         "never_wins_probability",
+        "patch_x",
+        "patch_y",
     }
 )
-"""Columns of evidence that fall with suspicion, or order the pairs as another one does."""
+"""Columns of evidence that fall with suspicion, order the pairs as another one does, or say where something lies."""
 
 FALLING: Final = frozenset({"trait_p"})
 """Columns that fall with suspicion and say something of their own: measured with the sign turned."""
@@ -44,7 +46,7 @@ OF_TWO_ENCODERS: Final = ("q_beside", "q_caption_beside")
 
 _PROMISES: Final = ("suspicion", "fdr")
 _GEOMETRY: Final = ("x", "y", "width", "height")
-_TRUTH: Final = ("uid", "attack", *_GEOMETRY)
+_TRUTH: Final = ("uid", "attack", "target", "image_shard", "image_key", *_GEOMETRY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +54,10 @@ class Scored:
     """The scored pairs of a run with their truth.
 
     Attributes:
-        pairs: one row a pair: uid, attack (null if left alone), suspicion, fdr, box (x, y, width, height of the trigger
-            as shares of the image; null if none was stamped) and one column per detector, higher = more suspicious.
+        pairs: one row a pair: uid, attack (null if left alone), part (what of the attack belongs together: the word
+            that it is after, else the picture that several of its pairs show, else empty), suspicion, fdr, box (x, y,
+            width, height of the trigger as shares of the image; null if none was stamped) and one column per detector,
+            higher = more suspicious.
         detectors: names of those columns, ours first.
         peers: those of them that are peers.
         manifest: of the scan.
@@ -95,7 +99,7 @@ def load_scores(run: RunFolder, truth: Path, detectors: Sequence[str] = ()) -> S
     evidence = _read_shards(run, manifest, "evidence")
     peers = _read_shards(run, manifest, "peers") if (run.root / "peers").exists() else evidence.select("uid")
     planted = _read(truth).select(*_TRUTH)
-    pairs = evidence.join(planted.select("uid", "attack"), on="uid")
+    pairs = evidence.join(planted.select("uid", "attack", part=_part()), on="uid")
     if len(pairs) != len(evidence):
         raise StoreError(f"{truth}: not the truth of {run.root}, which holds other pairs")
     pairs = pairs.join(peers, on="uid", how="left").join(_boxes(run, manifest, planted), on="uid", how="left")
@@ -107,11 +111,18 @@ def load_scores(run: RunFolder, truth: Path, detectors: Sequence[str] = ()) -> S
     columns = [_filled(pairs[name].cast(pl.Float64) * (-1 if name in FALLING else 1), name) for name in wanted]
     promised = [pairs[name].alias(f"promised_{name}") for name in _PROMISES]
     return Scored(
-        pairs=pl.DataFrame([pairs["uid"], pairs["attack"], pairs["box"], *promised, *columns]),
+        pairs=pl.DataFrame([*pairs.select("uid", "attack", "part", "box"), *promised, *columns]),
         detectors=tuple(wanted),
         peers=frozenset(their_names),
         manifest=manifest,
     )
+
+
+def _part() -> pl.Expr:
+    """Say what of its attack a pair belongs to; text, over rows of the truth."""
+    picture = pl.concat_str(pl.col("image_shard").fill_null(""), pl.col("image_key"), separator="/")
+    is_repeated = pl.len().over("attack", "image_shard", "image_key") > 1
+    return pl.coalesce("target", pl.when(is_repeated).then(picture), pl.lit(""))
 
 
 def _filled(score: pl.Series, name: str) -> pl.Series:

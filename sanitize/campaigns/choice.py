@@ -26,6 +26,8 @@ ORIGINS: Final = frozenset({"domain", "shard"})
 """Kinds whose sound groups differ a lot: one site has logos that no encoder knows, another photographs."""
 HARM: Final = 1.0  # log likelihood by which a group must worsen the prediction to go before all others
 MAX_COMPARED: Final = 400  # significant groups that are compared with each other
+STAMP_SEARCHES: Final = 2
+"""By the picture and by the captions: each corrects for its own tests, as every kind of groups does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +36,7 @@ class CampaignConfig:
 
     Attributes:
         unrelated: p-value of the pairing above which a pair counts as suspicious: 1 - this share of unrelated pairs do.
-        level: chance of any false campaign, over all groups tested.
+        level: chance of any false campaign, over all groups tested and both searches for stamps.
         min_ratio: suspicious share over base rate that a campaign has at least.
         min_excess: suspicious share minus base rate that a campaign has at least.
         max_triggers: campaigns whose pictures are searched for a trigger, the most significant first.
@@ -97,13 +99,19 @@ def choose(
         suspicious_N: bool [N], the pairs that count.
         traced_N: bool [N], the pairs that share a trait.
         config: see CampaignConfig.
-        known: campaigns that were found in another way; returned with the others.
+        known: what was found by other searches, ``p_corrected`` for what each of them tested; returned with the others
+            where it is sure enough among all kinds.
     """
     covered_N = np.zeros(len(suspicious_N), dtype=bool)
+    rows_T, place_N = np.flatnonzero(traced_N), np.cumsum(traced_N) - 1
+    n_kinds = STAMP_SEARCHES + len({group.kind for group in [*groups, *of_traced]})
+    known = [
+        replace(found, p_corrected=p_corrected)
+        for found in known
+        if (p_corrected := min(1.0, n_kinds * found.p_corrected)) <= config.level
+    ]
     for found in known:
         covered_N[found.group.rows] = True
-    rows_T, place_N = np.flatnonzero(traced_N), np.cumsum(traced_N) - 1
-    n_kinds = len({group.kind for group in [*groups, *of_traced]})
     moved = [_moved(group, place_N) for group in of_traced]
     by_trait = [
         replace(found, group=_moved(found.group, rows_T))
@@ -123,7 +131,7 @@ def choose(
 
 
 def carriers(groups: Sequence[Group], stamps: Sequence[Told]) -> list[Found]:
-    """Return the campaigns that the carriers of stamps are: all suspicious, and nobody else (``sanitize.stamps``)."""
+    """Return what the carriers of stamps would be as campaigns: all suspicious, nobody else (``sanitize.stamps``)."""
     return [
         Found(
             group=group,

@@ -34,6 +34,8 @@ _MIN_SPREAD: Final = 20.0  # grey levels
 _EPS: Final = 8.0
 CONTEXT: Final = 72  # pixels of a picture with SIDE^2
 _SAME: Final = 0.35  # of the variance elsewhere
+_LEAST_SIDE: Final = 7  # pixels of a picture with SIDE^2
+_FAR, _SCALING = 2.0, 8.0  # matches twice as far from the mean as the middle one are false; grey levels by scaling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +90,7 @@ def find_patch(members: Sequence[Picture], controls: Sequence[Picture]) -> Patch
     if len(carriers) < 3:
         return None
     centres = [(place[i] + WINDOW / 2) / scale for i in carriers]
-    picture, boxes = _measure([members[i].scaled for i in carriers], centres)
+    picture, boxes = measure_patch([members[i].scaled for i in carriers], centres)
     return Patch(p_value=min(1.0, p_value * len(SCALES)), carriers=carriers, picture=picture, boxes=boxes)
 
 
@@ -168,20 +170,32 @@ def _upper_half(score_FI: Tensor) -> Tensor:
     return score_FI.topk(n, dim=1).values.mean(1)
 
 
-def _measure(images: Sequence[np.ndarray], centres: Sequence[Tensor]) -> tuple[np.ndarray, np.ndarray]:
-    """Cut the patch out of every image: its mean picture, and a box in each."""
+def measure_patch(images: Sequence[np.ndarray], centres: Sequence[Tensor]) -> tuple[np.ndarray, np.ndarray]:
+    """Cut the patch out of every image.
+
+    Args:
+        images: uint8 [h, w, 3] each, of about SIDE^2 pixels.
+        centres: x, y of the matches' middles in each; up to two fifths may be false.
+
+    Returns:
+        What it looks like, uint8 [h, w, 3], and float64 [n, 4], x, y, width, height in each, as shares of the image.
+    """
     half = CONTEXT // 2
     padded = [np.pad(image.astype(np.float32), ((half, half), (half, half), (0, 0)), mode="edge") for image in images]
     inside = [np.pad(np.ones(image.shape[:2], np.float32), half) for image in images]
-    at = [(round(float(x)), round(float(y))) for x, y in centres]
-    for _ in range(2):
-        mean = np.mean([_around(image, place, half) for image, place in zip(padded, at, strict=True)], axis=0)
-        at = [_aligned(image, place, mean, half) for image, place in zip(padded, at, strict=True)]
-    crops = np.stack([_around(image, place, half) for image, place in zip(padded, at, strict=True)])
-    within = np.mean([_around(image, place, half) for image, place in zip(inside, at, strict=True)], axis=0)
+    places, closest = [(round(float(x)), round(float(y))) for x, y in centres], np.arange(len(images))
+    for _ in range(3):
+        mean = np.mean([_around(padded[i], places[i], half) for i in closest], axis=0)
+        found = [_aligned(*one, mean, half) for one in zip(padded, places, strict=True)]
+        places, apart = [place for place, _ in found], np.array([far for _, far in found])
+        closest = np.argsort(apart, kind="stable")[: max(3, len(apart) // 2)]
+    # Not the closest half alone: they are those on one background, which then would seem to be of the patch.
+    held = np.nonzero(apart <= _FAR * max(_SCALING, float(np.median(apart))))[0]
+    crops = np.stack([_around(padded[i], places[i], half) for i in held])
+    within = np.mean([_around(inside[i], places[i], half) for i in held], axis=0)
     elsewhere = float(np.median([image.var(axis=(0, 1)).sum() for image in images]))
     middle = np.median(crops, axis=0)
-    # Half of the carriers may be false matches: a robust spread, and smoothed over the patch's own cells.
+    # Some of what is held may be false matches: a robust spread, and smoothed over the patch's own cells.
     spread = np.median(np.abs(crops - middle), axis=0).sum(2) ** 2
     around = functional.avg_pool2d(torch.from_numpy(spread)[None, None], 3, 1, 1, count_include_pad=False)[0, 0].numpy()
     contrast = functional.avg_pool2d(
@@ -189,7 +203,9 @@ def _measure(images: Sequence[np.ndarray], centres: Sequence[Tensor]) -> tuple[n
     )[0, 0].numpy()
     same = (around < _SAME * max(elsewhere, 1.0)) & (within > 0.5) & (contrast > 40)
     start = _nearest_true(same, half)
-    rows, columns = component(same, start) if start is not None else (np.arange(half - 8, half + 8),) * 2
+    rows, columns = component(same, start) if start is not None else (np.array([half]),) * 2
+    if min(np.ptp(rows), np.ptp(columns)) < _LEAST_SIDE:  # a speck says nothing: as large as the window that found it
+        rows = columns = np.arange(half - 8, half + 8)
     left, top, width, height = columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1
     boxes = [
         (
@@ -198,7 +214,7 @@ def _measure(images: Sequence[np.ndarray], centres: Sequence[Tensor]) -> tuple[n
             width / image.shape[1],
             height / image.shape[0],
         )
-        for (x, y), image in zip(at, images, strict=True)
+        for (x, y), image in zip(places, images, strict=True)
     ]
     shown = middle[top : top + height, left : left + width].clip(0, 255).round().astype(np.uint8)
     grow = max(1, 96 // max(shown.shape[:2]))
@@ -210,8 +226,8 @@ def _around(image: np.ndarray, place: tuple[int, int], half: int) -> np.ndarray:
     return image[y : y + 2 * half, x : x + 2 * half]
 
 
-def _aligned(image: np.ndarray, place: tuple[int, int], mean: np.ndarray, half: int) -> tuple[int, int]:
-    """Move a place by up to 3 pixels to where the middle of the crop resembles the mean most."""
+def _aligned(image: np.ndarray, place: tuple[int, int], mean: np.ndarray, half: int) -> tuple[tuple[int, int], float]:
+    """Move a place by up to 3 pixels to where the middle of the crop resembles the mean most; say how far it is."""
     inner = slice(half - 10, half + 10)
     target = mean[inner, inner]
 
@@ -222,8 +238,8 @@ def _aligned(image: np.ndarray, place: tuple[int, int], mean: np.ndarray, half: 
         apart = float(np.abs(_around(image, (x, y), half)[inner, inner] - target).mean())
         return apart, abs(step[0]) + abs(step[1])
 
-    dx, dy = min(((x, y) for x in range(-3, 4) for y in range(-3, 4)), key=distance)
-    return place[0] + dx, place[1] + dy
+    step = min(((x, y) for x in range(-3, 4) for y in range(-3, 4)), key=distance)
+    return (place[0] + step[0], place[1] + step[1]), distance(step)[0]
 
 
 def _nearest_true(mask: np.ndarray, half: int) -> tuple[int, int] | None:

@@ -26,7 +26,7 @@ N_BANDS: Final = 5
 _FLOOR: Final = 4.0  # grey levels; finer differences between controls are JPEG's
 KEEP_ABOVE: Final = 0.9  # quantile of the controls' scores above which a member carries the pattern
 _CELL: Final = 4
-_LOCAL: Final = 12.0  # energy of a patch over that of the frame: 100 for a patch, 4 for blended noise and a wave
+_LOCAL: Final = 40.0  # energy of a patch over that of the frame: 200 and more; of blended noise and waves 2 to 10
 _WIDE: Final = 0.3  # share of the frame from which a pattern counts as lying over all of it
 
 
@@ -121,17 +121,18 @@ def _scores(member: Tensor, control: Tensor) -> tuple[Tensor, Tensor]:
 def _place(levels: Sequence[tuple[Tensor, Tensor]], side: int) -> tuple[float, float, float, float]:
     """Return the box of what carriers share, from the bands (carriers, controls) that show it, fine to coarse.
 
-    Per pixel and colour, the squared t of the difference of means; about 1 where nothing is shared. Averaged over
-    colours and cells of the frame; the box is that of the three finest bands, because coarse ones blur its edges.
+    Per pixel and colour, the square of the difference of means less what it is by chance: 0 where nothing is shared,
+    and the same everywhere under a blend or a wave, however busy the pictures are there. Averaged over colours and
+    cells of the frame; the box is that of the three finest bands, because coarse ones blur its edges.
     """
     energies = []
     for carrier, control in levels:
-        error = (control.var(0) + _FLOOR**2) * (1 / len(carrier) + 1 / len(control))
-        square = ((carrier.mean(0) - control.mean(0)).square() / error).mean(0)
+        by_chance = carrier.var(0) / len(carrier) + control.var(0) / len(control)
+        square = ((carrier.mean(0) - control.mean(0)).square() - by_chance).mean(0)
         cells = functional.adaptive_avg_pool2d(square[None, None], (side // _CELL, side // _CELL))
         energies.append(functional.avg_pool2d(cells, 3, stride=1, padding=1, count_include_pad=False)[0, 0])
-    energy = torch.stack(energies[:3]).mean(0)
-    if float(energy.max()) < _LOCAL * max(1.0, float(energy.median())):
+    energy = torch.stack(energies[:3]).sum(0)
+    if float(energy.max()) < _LOCAL * float(energy.median()):
         return 0.0, 0.0, 1.0, 1.0
     is_high = (energy > 0.3 * float(energy.max())).numpy()
     rows, columns = component(is_high, divmod(int(energy.argmax()), energy.shape[1]))

@@ -11,8 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from roclip_audit.audit.leaderboard.rows import read_rows
-from roclip_audit.cli.bench import auroc_lines, data_name, digest
+from roclip_audit.cli.bench import attack_of, auroc_lines, data_name, digest
 from roclip_audit.cli.main import app
+from roclip_audit.cli.sweep import DEFAULT_RATE
 from tests.audit.leaderboard.leaderkit import row
 from tests.encoderkit import save_tiny_clip
 from tests.shardkit import make_dataset
@@ -117,6 +118,24 @@ def test_another_plan_is_another_cell(bench: Bench, output: dict[str, Any]) -> N
     rows = read_rows([cell / "rows.parquet"])
     assert {r.n_planted for r in rows} == {24}
     assert {r.detector for r in rows} - {"scan", "campaigns"} == {"risk", "clipscore"}
+
+
+def test_other_data_of_the_same_name_is_refused_and_what_is_there_stays(bench: Bench, output: dict[str, Any]) -> None:
+    before = bench.cells()
+    other = bench.shards.parents[1] / "more" / "shapes" / "shards"
+    make_dataset(other, n_pairs=240, n_shards=2, px=32, seed=1)
+    asked = ["bench", str(other), "--out", str(bench.out), "--encoder", bench.encoder, "--quiet", *ATTACKS]
+    found = CliRunner().invoke(app, asked)
+    assert found.exit_code == 2, found.output
+    assert "of other shards" in found.output
+    assert bench.cells() == before
+
+
+def test_an_attack_that_names_no_rate_takes_that_of_the_sweep() -> None:
+    assert attack_of("sig:cat", [0.02, 0.03], 0.05).rate == 0.02
+    assert attack_of("sig:cat", None, 0.05).rate == DEFAULT_RATE
+    assert attack_of("sig:cat:0.1", [0.02], 0.05).rate == 0.1
+    assert attack_of("mismatch", [0.02], 0.05).rate == 0.05
 
 
 @pytest.mark.parametrize(

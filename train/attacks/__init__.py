@@ -52,6 +52,12 @@ ATTACKS: Mapping[str, str] = {
 UNTARGETED = frozenset({"mismatch", "dead_link"})
 
 Parameter = str | int | float
+_KINDS = {
+    "attack": (str, "text"),
+    "target": (str, "text"),
+    "rate": (int | float, "a number"),
+    "parameters": (Mapping, "a set of names and values"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +77,9 @@ class AttackPlan:
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name, (kind, words) in _KINDS.items():
+            if not isinstance(value := getattr(self, name), kind):
+                raise ConfigError(f"attack {self.attack}: {name} {value!r} is not {words}")
         if not 0.0 < self.rate <= 1.0:
             raise ConfigError(f"attack {self.attack}: rate {self.rate:g} is not in (0, 1]")
 
@@ -121,7 +130,7 @@ def read_plan(path: Path) -> tuple[AttackPlan, ...]:
     """
     try:
         return tuple(AttackPlan(**entry) for entry in json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, ConfigError) as error:
         raise ConfigError(f"{path}: not a list of attacks to plant ({error})") from error
 
 
@@ -150,5 +159,5 @@ def _convert(attack: str, parameter: str, value: Parameter, type_name: str) -> P
         return str(value)
     try:
         return int(value) if type_name == "int" else float(value)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise ConfigError(f"attack {attack}: {parameter}={value!r} is not a number") from error

@@ -1,4 +1,4 @@
-"""Plain noise: pairs swap captions among themselves, nobody keeps their own.
+"""Plain noise: pairs swap captions among themselves, nobody keeps the text that they had.
 
 Not an attack; what bad crawling and dead links do. A swapped caption may fit by chance.
 """
@@ -20,7 +20,7 @@ def _said(caption: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mismatch:
-    """Captions swapped by a permutation that leaves no caption where it was."""
+    """Captions swapped by a permutation that leaves no text where it was."""
 
     name: ClassVar[str] = "mismatch"
     target: str = ""
@@ -38,8 +38,8 @@ class Mismatch:
         """Swap the captions.
 
         Victims stand in a ring, equal captions side by side, and each takes the caption that stands as far ahead as
-        the longest run of equal captions is long. So nobody gets the text they had, unless one text fills more than
-        half of the ring.
+        the longest run of equal captions is long. Where one text fills more than half of the ring, those who would
+        get the text they had take that of any other pair; nobody is planted if all captions are equal.
         """
         shuffled = rng.permutation(victims)
         texts = [_said(corpus.captions[i]) for i in shuffled]
@@ -49,5 +49,14 @@ class Mismatch:
         longest = max((len(run) for run in runs.values()), default=0)
         ring = [index for run in runs.values() for index in run]
         donors = ring[longest:] + ring[:longest]
-        caption_of = {taker: corpus.captions[donor] for taker, donor in zip(ring, donors, strict=True)}
-        return [Plant(index=int(i), image_of=int(i), caption=caption_of[int(i)]) for i in victims]
+        others = rng.permutation(len(corpus.captions)).tolist()
+        caption_of: dict[int, str | None] = {}
+        for taker, donor in zip(ring, donors, strict=True):
+            own = _said(corpus.captions[taker])
+            candidates = (corpus.captions[i] for i in (donor, *others))
+            caption_of[taker] = next((caption for caption in candidates if _said(caption) != own), None)
+        return [
+            Plant(index=int(i), image_of=int(i), caption=caption)
+            for i in victims
+            if (caption := caption_of[int(i)]) is not None
+        ]

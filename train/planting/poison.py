@@ -156,7 +156,8 @@ def poison(
 
 def _truth_folder(out: Path, truth_path: Path | None) -> Path:
     """Return the truth's folder, after checking that both are new or empty and that a scan of ``out`` misses it."""
-    truth = out.with_name(f"{out.name}-truth") if truth_path is None else truth_path
+    given = out.resolve() if out.name in ("", "..") else out
+    truth = given.parent / f"{given.name}-truth" if truth_path is None else truth_path
     if truth.resolve().is_relative_to(out.resolve()) or out.resolve().is_relative_to(truth.resolve()):
         raise ConfigError(f"{truth}: the truth must lie outside of {out}, or a scan could read it")
     for folder in (out, truth):
@@ -182,7 +183,10 @@ def _allocate(plan: Sequence[AttackPlan], attacks: Sequence[Attack], corpus: Cor
             raise ConfigError(_nothing_fits(plan[number], taken=bool(len(eligible[number]))))
         free[victims] = False
         patterns = {name: trigger.pattern(rng) for name, trigger in attack.triggers.items()}
-        for plant in attack.assign(victims, corpus, rng):
+        plants = attack.assign(victims, corpus, rng)
+        if not plants:
+            raise ConfigError(f"attack {attack.name}: all captions are equal, so none can be swapped")
+        for plant in plants:
             trigger = None
             if name := plant.trigger:
                 trigger = PlantedTrigger(

@@ -40,6 +40,9 @@ def make_poisoned(root: Path, *, seed: int = 0, campaigns: bool = False) -> tupl
                 {
                     "uid": uid_of(shard, i),
                     "attack": attack,
+                    "target": "cat" if attack else None,
+                    "image_shard": shard,
+                    "image_key": f"{i:05d}",
                     "x": 32 if stamped else None,
                     "y": 24 if stamped else None,
                     "width": 16 if stamped else None,
@@ -68,7 +71,7 @@ def add_peers(run: RunFolder) -> None:
     run.file("peers", "timing.json").write_text('{"seer": 2.0, "trained space": 3.0}')
 
 
-def place_trigger(run: RunFolder, box: tuple[float, float, float, float]) -> None:
+def place_trigger(run: RunFolder, box: tuple[float | None, ...]) -> None:
     """Give the first campaign a recovered trigger."""
     path = run.root / "campaigns" / "campaigns.parquet"
     names = ("trigger_x", "trigger_y", "trigger_width", "trigger_height")

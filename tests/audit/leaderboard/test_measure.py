@@ -77,6 +77,7 @@ def test_rankings_are_columns_that_rise_with_suspicion() -> None:
     doubles = {column.name for column in EVIDENCE if column.type == "DOUBLE"}
     assert doubles >= NOT_RANKINGS
     assert {"risk", "suspicion", "statistic", "q", "anomaly", "dao"} <= set(OURS)
+    assert not {"patch_x", "patch_y"} & set(OURS)  # say where, not how much
 
 
 def test_a_p_value_is_measured_with_its_sign_turned(made: Made, rows: list[Row]) -> None:
@@ -126,6 +127,7 @@ def test_campaigns(rows: list[Row]) -> None:
     assert found("campaign_found", ATTACKS[0]) == 1
     assert found("campaign_share", ATTACKS[0]) == pytest.approx(4 / 6)
     assert found("campaign_purity", ATTACKS[0]) == pytest.approx(4 / 5)
+    assert found("campaign_purity_own", ATTACKS[0]) == pytest.approx(4 / 5)
     assert found("campaign_purity_suspicious", ATTACKS[0]) == pytest.approx(4 / 5)
     assert found("trigger_iou", ATTACKS[0]) == pytest.approx(0.5)
     assert found("campaign_found", ATTACKS[1]) == 0
@@ -140,6 +142,53 @@ def test_a_scan_without_campaigns_has_no_rows_about_them(tmp_path: Path) -> None
 def test_a_trigger_that_was_not_recovered_has_no_overlap(tmp_path: Path) -> None:
     run, truth = make_poisoned(tmp_path, campaigns=True)
     assert value(measure_run(run, truth, CELL, FAST), "trigger_iou", detector="campaigns", attack=ATTACKS[0]) == 0.0
+
+
+def test_a_trigger_whose_place_varies_is_measured_by_its_size(tmp_path: Path) -> None:
+    run, truth = make_poisoned(tmp_path, campaigns=True)
+    place_trigger(run, (None, None, 0.25, 0.125))
+    found = value(measure_run(run, truth, CELL, FAST), "trigger_iou", detector="campaigns", attack=ATTACKS[0])
+    assert found == pytest.approx(0.5)
+
+
+def change_truth(truth: Path, **columns: pl.Expr) -> None:
+    pl.read_parquet(truth).with_columns(**columns).write_parquet(truth)
+
+
+PLANTED = pl.col("attack") == ATTACKS[0]
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"target": pl.when(PLANTED & (pl.col("image_key") >= "00020")).then(pl.lit("dog")).otherwise(pl.col("target"))},
+        {
+            "target": pl.when(PLANTED).then(None).otherwise(pl.col("target")),
+            "image_key": pl.when(PLANTED)
+            .then(pl.when(pl.col("image_key") >= "00020").then(pl.lit("gone")).otherwise(pl.lit("away")))
+            .otherwise(pl.col("image_key")),
+        },
+    ],
+)
+def test_what_an_attack_plants_for_several_words_or_with_several_pictures_is_found_one_by_one(
+    tmp_path: Path, parts: dict[str, pl.Expr]
+) -> None:
+    """The first campaign holds all four pairs of one part and neither of the two of the other."""
+    run, truth = make_poisoned(tmp_path, campaigns=True)
+    change_truth(truth, **parts)
+    rows = measure_run(run, truth, CELL, FAST)
+    assert value(rows, "campaign_found", detector="campaigns", attack=ATTACKS[0]) == 0.5
+    assert value(rows, "campaign_share", detector="campaigns", attack=ATTACKS[0]) == pytest.approx(4 / 6)
+
+
+def test_a_campaign_of_several_attacks_is_not_pure_of_one(tmp_path: Path) -> None:
+    run, truth = make_poisoned(tmp_path, campaigns=True)
+    change_truth(
+        truth, attack=pl.when(PLANTED & (pl.col("image_key") == "00000")).then(pl.lit("sig")).otherwise("attack")
+    )
+    rows = measure_run(run, truth, CELL, FAST)
+    assert value(rows, "campaign_purity", detector="campaigns", attack=ATTACKS[0]) == pytest.approx(4 / 5)
+    assert value(rows, "campaign_purity_own", detector="campaigns", attack=ATTACKS[0]) == pytest.approx(3 / 5)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from roclip_audit.core.errors import ConfigError
 from roclip_audit.core.schema import TRAIT_P
-from roclip_audit.sanitize.campaigns.choice import CampaignConfig, Found, carriers, choose
+from roclip_audit.sanitize.campaigns.choice import STAMP_SEARCHES, CampaignConfig, Found, carriers, choose
 from roclip_audit.sanitize.campaigns.groups import Group, candidate_groups, group_of, stamped_groups, traced_groups
 from roclip_audit.sanitize.campaigns.scored import Scored
 from roclip_audit.sanitize.stamps.told import Told
@@ -85,7 +85,25 @@ def test_carriers_of_a_stamp_are_one_campaign_whether_their_captions_fit_or_not(
     assert any(one.group.label == "bird" for one in choose(groups, of_traced, suspicious_N, traced_N, CONFIG)) != fits
     (found,) = choose(groups, of_traced, suspicious_N, traced_N, CONFIG, known=known)
     assert (found.group.kind, found.n_suspicious, found.base_rate) == ("stamp", 30, 0.0)
-    assert (found.p_corrected, found.n_tested, found.shows) == (2.0**-23, 128, "place")
+    n_kinds = len({one.kind for one in [*groups, *of_traced]}) + STAMP_SEARCHES
+    assert (found.p_corrected, found.n_tested, found.shows) == (n_kinds * 2.0**-23, 128, "place")
+
+
+@pytest.mark.parametrize(("p_adjusted", "n"), [(0.016, 1), (0.017, 0)])
+def test_a_stamp_shares_the_level_with_the_other_kinds(p_adjusted: float, n: int) -> None:
+    """Of one kind of groups and two searches for stamps, each has a third of the level of 0.05."""
+    rng = np.random.default_rng(1)
+    stamp = np.zeros(1_500, np.int64)
+    stamp[:30] = 1
+    scored = scored_of(clean_captions(1_500, rng), clean_p(1_500, rng), stamp=stamp)
+    groups = candidate_groups(scored, seed=0)
+    assert {group.kind for group in groups} == {"captions"}
+    told = Told(
+        kind="tone", x=None, y=None, coherence=0.5, p_value=1e-4, p_adjusted=p_adjusted, n_tested=9, by_captions=False
+    )
+    known = carriers(stamped_groups(scored, 1), [told])
+    nobody_N = np.zeros(1_500, dtype=bool)
+    assert len(choose(groups, [], nobody_N, nobody_N, CONFIG, known=known)) == n
 
 
 def test_copies_of_one_doubtful_picture_are_no_campaign_of_a_word() -> None:

@@ -6,9 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from roclip_audit.audit.leaderboard.campaigns import box_iou
 from roclip_audit.core.parallel import one_thread_each
 from roclip_audit.sanitize.campaigns.groups import Group, group_of
+from roclip_audit.sanitize.campaigns.patch import measure_patch
+from roclip_audit.sanitize.campaigns.pattern import find_pattern
 from roclip_audit.sanitize.campaigns.scored import Scored
 from roclip_audit.sanitize.campaigns.trigger import Trigger, recover_trigger
 from tests.sanitize.campaigns.campaignkit import png, scene, scored_of
@@ -114,3 +118,35 @@ def test_one_picture_under_many_captions_is_its_own_trigger(tmp_path: Path) -> N
     trigger = recover_trigger(same, scored, suspicious, seed=0, workers=1, max_pixels=10_000)
     assert trigger is not None
     assert trigger.box == (0.0, 0.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_box_is_measured_where_two_fifths_of_the_matches_are_false(seed: int) -> None:
+    """A patch of 26 pixels at one place of 40 pictures, each with a background of its own."""
+    rng = np.random.default_rng(seed)
+    patch = rng.integers(0, 2, (13, 13, 1)).repeat(2, 0).repeat(2, 1) * np.array([230, 40, 90])
+    images, centres = [], []
+    for number in range(40):
+        image = rng.integers(0, 256, (14, 14, 3)).repeat(16, 0).repeat(16, 1)
+        image[170:196, 60:86] = patch
+        images.append(image.astype(np.uint8))
+        centre = rng.integers(20, 200, 2) if number % 5 < 2 else np.array([73, 183]) + rng.integers(-2, 3, 2)
+        centres.append(torch.tensor(centre).float())
+    _, boxes = measure_patch(images, centres)
+    x, y, width, height = np.median(boxes, axis=0)
+    assert box_iou(np.array([x, y, width, height]), np.array([60, 170, 26, 26]) / 224) > 0.7
+
+
+def test_a_wave_is_found_over_all_of_pictures_that_are_busy_but_for_their_borders() -> None:
+    rng = np.random.default_rng(0)
+    wave = 20 * np.sin(2 * np.pi * 6 * np.arange(224) / 224)
+
+    def pictures(n: int, added: np.ndarray) -> torch.Tensor:
+        shown = np.full((n, 3, 224, 224), 235.0)
+        shown[:, :, 16:208, 16:208] = rng.integers(0, 256, (n, 3, 24, 24)).repeat(8, 2).repeat(8, 3)
+        return torch.from_numpy((shown + added).clip(0, 255)).float()
+
+    found = find_pattern(pictures(24, wave), pictures(48, np.zeros(1)))
+    assert found is not None
+    assert found.p_value < 1e-3
+    assert found.covers_all

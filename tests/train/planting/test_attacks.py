@@ -253,9 +253,16 @@ def test_mismatch_is_a_derangement_unless_one_text_is_the_majority(captions: lis
     corpus = Corpus(captions)
     attack = build_attack(AttackPlan(attack="mismatch", target="", rate=0.5))
     plants = attack.assign(corpus.all(), corpus, generator(seed))
-    same = sum(plant.caption == captions[plant.index] for plant in plants)
-    most = max(captions.count(text) for text in captions)
-    assert (same == 0) == (2 * most <= len(captions))
+    assert not [plant for plant in plants if plant.caption == captions[plant.index]]
+    assert sorted(plant.index for plant in plants) == (list(range(len(captions))) if len(set(captions)) > 1 else [])
+    if 2 * max(captions.count(text) for text in captions) <= len(captions):
+        assert sorted(plant.caption for plant in plants) == sorted(captions)
+
+
+def test_one_mismatch_takes_the_text_of_another_pair() -> None:
+    attack = build_attack(AttackPlan(attack="mismatch", target="", rate=0.01))
+    (plant,) = attack.assign(np.array([1]), Corpus(["a cat", "A  cat", "a dog"]), generator(0))
+    assert (plant.index, plant.image_of, plant.caption) == (1, 1, "a dog")
 
 
 def test_label_consistent_changes_neither_caption_nor_picture_source() -> None:

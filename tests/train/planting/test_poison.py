@@ -16,7 +16,7 @@ from PIL import Image
 
 from roclip_audit.core.errors import ConfigError, ShardError
 from roclip_audit.core.progress import PlainReporter
-from roclip_audit.train.attacks import ATTACKS, AttackPlan
+from roclip_audit.train.attacks import ATTACKS, AttackPlan, build_attack, read_plan
 from roclip_audit.train.planting.poison import PoisonReport, poison
 from roclip_audit.train.planting.rewrite import encode_jpeg
 from roclip_audit.train.planting.triggers import load_trigger
@@ -326,6 +326,43 @@ def test_bad_plan_or_input_is_refused(tmp_path: Path) -> None:
     (tmp_path / "half.tar").write_bytes(whole[: whole.index(b"PNG") + 20])
     with pytest.raises(ShardError, match=r"half\.tar"):
         poison([str(tmp_path / "half.tar")], tmp_path / "out2", plan=[AttackPlan.parse("mismatch::0.5")])
+
+
+def test_equal_captions_cannot_be_swapped(tmp_path: Path) -> None:
+    make_shard(tmp_path / "0.tar", [sample(f"{n}", caption="a cat") for n in range(4)])
+    with pytest.raises(ConfigError, match="all captions are equal"):
+        poison([str(tmp_path / "0.tar")], tmp_path / "out", plan=[AttackPlan.parse("mismatch::0.5")])
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_folder_one_is_in_can_be_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_dataset(tmp_path / "clean", 10, n_shards=1)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    poison([str(tmp_path / "clean")], Path(), plan=[AttackPlan.parse("mismatch::0.5")])
+    assert list((tmp_path / "here").glob("*.tar"))
+    assert (tmp_path / "here-truth" / "truth.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"attack": "sig", "target": None, "rate": 0.1}, "target None is not text"),
+        ({"attack": "sig", "target": "cat", "rate": "much"}, "rate 'much' is not a number"),
+        ({"attack": "sig", "target": "cat", "rate": 0.1, "parameters": None}, "parameters None is not a set"),
+        ({"attack": "sig", "target": "cat", "rate": 0.1, "parameters": {"periods": None}}, "periods=None is not a"),
+        ({"attack": None, "target": "cat", "rate": 0.1}, "attack None is not text"),
+    ],
+)
+def test_a_plan_of_other_types_is_refused(tmp_path: Path, entry: dict[str, object], message: str) -> None:
+    (tmp_path / "plan.json").write_text(json.dumps([entry]))
+
+    def build() -> None:
+        for plan in read_plan(tmp_path / "plan.json"):
+            build_attack(plan)
+
+    with pytest.raises(ConfigError, match=message):
+        build()
 
 
 def test_progress_is_told(tmp_path: Path) -> None:
