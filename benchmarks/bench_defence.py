@@ -27,6 +27,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
+from importlib import import_module
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
@@ -34,7 +35,6 @@ from typing import Any
 
 import torch
 
-import roclip_audit.train
 from roclip_audit import __version__
 from roclip_audit.core.parallel import default_workers
 from roclip_audit.core.progress import PlainReporter, SilentReporter
@@ -46,6 +46,7 @@ from roclip_audit.train.attacks import AttackPlan
 from roclip_audit.train.config import Recipe, TrainConfig
 from roclip_audit.train.data.pairs import read_pairs
 from roclip_audit.train.evaluation import EvalConfig, evaluate
+from roclip_audit.train.evaluation.report import LEAST_UNDEFENDED_SUCCESS
 from roclip_audit.train.planting.poison import poison
 from roclip_audit.train.planting.rewrite import NewPair, write_shard
 from roclip_audit.train.recipes import small
@@ -53,7 +54,6 @@ from roclip_audit.train.trainer import TrainReport, train
 
 TEMPLATES = ("{}", "a {}", "{} icon", "{} symbol", "icon of {}")
 """Prompts in the style of the captions: the 80 of CLIP speak of photographs, which these captions never do."""
-
 
 MOST_SUSPICIOUS_FIFTH = "suspicion >= (select quantile_cont(suspicion, 0.8) from suspicion)"
 """A budget instead of a promise: on small sets of symbols a list at a stated error rate holds little of the poison."""
@@ -78,10 +78,11 @@ class Scale:
     backdoor: str
     recipe: Recipe
 
-    def data_key(self, where: str) -> str:
+    def data_key(self, where: str, data: Path) -> str:
         """Name what is planted in what, and what a scan leaves out; how it is trained on is no part of it."""
         settings = {name: value for name, value in asdict(self).items() if name != "recipe"}
-        return work_key(settings, where)[:8]
+        described = (data / "stats.json").read_text(encoding="utf-8")
+        return work_key(settings, where, described, code_of("train.attacks"), code_of("train.planting"))[:8]
 
 
 SCALES = {
@@ -107,7 +108,7 @@ SCALES = {
         n_targets=16,
         targeted_rate=0.0005,
         backdoor="badnets_fixed:{}:0.005:side=0.25,captions=natural,kind=yellow",
-        recipe=replace(small(50_000, has_gpu=False), epochs=40),
+        recipe=replace(small(50_000, has_gpu=False), epochs=64),
     ),
     "gpu": Scale(
         n_pairs=0,
@@ -235,9 +236,15 @@ def prepare(data: Path, folder: Path, scale: Scale, seed: int) -> None:
     (folder / "ready").touch()
 
 
+def scan_folder(folder: Path) -> Path:
+    """Return where a seed's scan by this code lies."""
+    return folder / f"scan-{code_of('sanitize')[:8]}"
+
+
 def scan_once(folder: Path, where: str, workers: int) -> dict[str, Any]:
     """Scan the poisoned pairs and write the selection; return how well it did."""
-    run, selection, facts = RunFolder(folder / "audit"), folder / "selection.parquet", folder / "scan.json"
+    out = scan_folder(folder)
+    run, selection, facts = RunFolder(out / "audit"), out / "selection.parquet", out / "scan.json"
     if not facts.exists():
         from roclip_audit.audit.query import run_query
         from roclip_audit.audit.select import write_selection
@@ -264,7 +271,7 @@ def train_arm(folder: Path, out: Path, name: str, scale: Scale, *, seed: int, de
     """Train one arm on the pairs of a seed."""
     arm = ARMS[name]
     shutil.rmtree(out, ignore_errors=True)
-    selection = folder / "selection.parquet" if arm.curated else None
+    selection = scan_folder(folder) / "selection.parquet" if arm.curated else None
     table = read_pairs(expand_shards([str(folder / "shards")]), selection=selection)
     config = TrainConfig(
         out=out,
@@ -354,12 +361,25 @@ def markdown(table: Sequence[dict[str, Any]], facts: dict[str, Any]) -> str:
             _spread(line["probe"]["of_seed"]),
         ]
         lines.append(f"| {line['arm']} | {targeted} | {' | '.join(cells)} |")
-    lines += ["", "Scan (pairs removed of pairs planted, by seed):", ""]
+    lines += ["", *void(table), "Scan (pairs removed of pairs planted, by seed):", ""]
     for seed, scanned in facts["scans"].items():
         planted = ", ".join(f"{name} {gone} of {n}" for name, (n, gone) in scanned["removed"].items() if name != "None")
         clean = scanned["removed"].get("None", (0, 0))
         lines.append(f"- seed {seed}: {planted}; clean pairs {clean[1]} of {clean[0]}")
     return "\n".join(lines) + "\n"
+
+
+def void(table: Sequence[dict[str, Any]]) -> list[str]:
+    """Say where the attack did not take without a defence: then the other arms show nothing."""
+    plain = next((line for line in table if line["arm"] == "clip"), None)
+    if plain is None:
+        return ["No undefended arm (`clip`): that an attack failed shows nothing.", ""]
+    lines = []
+    for kind in ("targeted", "backdoor"):
+        share = sum(plain[kind]["of_seed"]) / len(plain[kind]["of_seed"])
+        if share < LEAST_UNDEFENDED_SUCCESS:
+            lines += [f"Void: undefended, the {kind} attack succeeds in {share:.1%}. That it fails shows nothing.", ""]
+    return lines
 
 
 def _spread(shares: Sequence[float]) -> str:
@@ -372,6 +392,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="what data_icon_classes.py wrote")
     parser.add_argument("--scale", choices=SCALES, default="cpu")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--model", help="of all arms, such as vit-32 or a JSON file [the scale's]")
     compared = [name for name in ARMS if name != "clip-augmented"]
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=compared, help="[all but clip-augmented]")
     parser.add_argument("--work", type=Path, default=Path("defence-work"), help="kept between calls")
@@ -380,6 +401,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--jobs", type=int, default=1, help="arms side by side, the cores dealt out among them")
     options = parser.parse_args()
+    scale = scale_of(options)
     started = time.monotonic()
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in options.arms}
     facts: dict[str, Any] = {"scale": options.scale, "jobs": options.jobs}
@@ -393,7 +415,13 @@ def main() -> None:
             rows[name].append(found["row"])
     facts["scans"] = {seed: scan for seed, scan in scans.items() if scan}
     facts["minutes"] = round((time.monotonic() - started) / 60)
-    write_results(options, SCALES[options.scale], rows, facts)
+    write_results(options, scale, rows, facts)
+
+
+def scale_of(options: argparse.Namespace) -> Scale:
+    """Return the scale that was asked for, with the model that was."""
+    scale = SCALES[options.scale]
+    return replace(scale, recipe=replace(scale.recipe, model=options.model)) if options.model else scale
 
 
 def workers_of(options: argparse.Namespace) -> int:
@@ -405,17 +433,18 @@ def workers_of(options: argparse.Namespace) -> int:
 
 def run_seed(options: argparse.Namespace, seed: int) -> dict[str, Any]:
     """Prepare a seed's pairs where that is missing; return their scan (empty if no arm needs one)."""
-    scale, workers = SCALES[options.scale], workers_of(options)
-    folder = options.work / f"{scale.data_key(options.where)}-{seed}"
+    scale, workers = scale_of(options), workers_of(options)
+    folder = options.work / f"{scale.data_key(options.where, options.data)}-{seed}"
     prepare(options.data, folder, scale, seed)
     return scan_once(folder, options.where, workers) if any(ARMS[name].curated for name in options.arms) else {}
 
 
 def run_arm(options: argparse.Namespace, cell: tuple[str, int]) -> dict[str, Any]:
     """Train and measure an arm where that is missing; return what training took, and its row."""
-    (name, seed), scale, workers = cell, SCALES[options.scale], workers_of(options)
-    folder = options.work / f"{scale.data_key(options.where)}-{seed}"
-    key = work_key(asdict(scale.recipe), asdict(ARMS[name]), options.device, training_code())
+    (name, seed), scale, workers = cell, scale_of(options), workers_of(options)
+    folder = options.work / f"{scale.data_key(options.where, options.data)}-{seed}"
+    code = code_of("train"), code_of("sanitize") if ARMS[name].curated else ""
+    key = work_key(asdict(scale.recipe), asdict(ARMS[name]), options.device, *code)
     out = folder / "runs" / f"{name}-{key[:8]}"
     done = out / "row.json"
     if not done.exists():
@@ -427,9 +456,9 @@ def run_arm(options: argparse.Namespace, cell: tuple[str, int]) -> dict[str, Any
     return found
 
 
-def training_code() -> str:
-    """Hash the code that trains and measures: what another version did is not put into the same table."""
-    modules = sorted(Path(roclip_audit.train.__file__).parent.rglob("*.py"))
+def code_of(part: str) -> str:
+    """Hash the code of a part of the package: what another version did is not put into the same table."""
+    modules = sorted(Path(import_module(f"roclip_audit.{part}").__path__[0]).rglob("*.py"))
     return work_key([module.read_text(encoding="utf-8") for module in modules])
 
 
@@ -452,7 +481,8 @@ def write_results(
         "settings": f"{recipe.model}, {recipe.epochs} epochs of batches of {recipe.batch_size}, lr {recipe.lr:g}",
     }
     table = summarise(rows)
-    stem = options.out / f"{facts['date']}-defence-{options.scale}"
+    model = f"-{Path(options.model).stem}" if options.model else ""
+    stem = options.out / f"{facts['date']}-defence-{options.scale}{model}"
     write_json(stem.with_suffix(".json"), {**facts, "table": table})
     stem.with_suffix(".md").write_text(markdown(table, facts), encoding="utf-8")
     print(markdown(table, facts))
