@@ -17,7 +17,7 @@ EXAMPLES = """Examples:
 
 \b
   roclip-audit eval runs/defended --undefended runs/plain --data val/ --attack poisoned-truth/
-  roclip-audit eval ViT-B-32/openai --data imagenet/val --classes names.json
+  roclip-audit eval ViT-B-32-quickgelu/openai --data imagenet/val --classes names.json
   roclip-audit eval runs/a runs/b --data test/ --probe-train train/ --retrieval pairs/ --out eval.json
 
 \b
@@ -66,6 +66,10 @@ def evaluate(
     templates: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Prompt templates, one a line, with {} [CLIP's 80].")
     ] = None,
+    caption_key: Annotated[
+        str | None,
+        typer.Option(metavar="KEY", help="With --retrieval: key of the caption in the json, as in scan."),
+    ] = None,
     retrieval_pairs: Annotated[int, typer.Option(metavar="N", min=2, help="Pairs drawn for retrieval.")] = 5_000,
     device: Annotated[Device, typer.Option(help="Where the models run.")] = Device.AUTO,
     batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Pictures or prompts at once.")] = 64,
@@ -98,6 +102,7 @@ def evaluate(
         templates=templates,
         classes=classes,
         class_key=class_key,
+        caption_key=caption_key,
         retrieval_pairs=retrieval_pairs,
         device=device.value,
         batch_size=batch_size,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Collection, Iterable
@@ -38,5 +39,17 @@ def print_facts(facts: Iterable[tuple[str, str]], *, warnings: Collection[str] =
 
 
 def print_json(value: object) -> None:
-    """Print a value as indented JSON, escaped down to ASCII so that a terminal obeys none of it."""
-    typer.echo(json.dumps(value, indent=2, default=str))
+    """Print a value as indented JSON, escaped down to ASCII so that a terminal obeys none of it.
+
+    JSON has no NaN and no infinities: null stands for them.
+    """
+    typer.echo(json.dumps(_finite(value), indent=2, default=str, allow_nan=False))
+
+
+def _finite(value: object) -> object:
+    """Return the value with None in the place of every number that is not finite."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    return [_finite(part) for part in value] if isinstance(value, list | tuple) else value

@@ -20,26 +20,33 @@ from roclip_audit.core.schema import FLAG_FDR
 
 if TYPE_CHECKING:
     from roclip_audit.core.shards import Shard
-    from roclip_audit.train.config import Recipe
+    from roclip_audit.train.config import Recipe, TrainConfig
     from roclip_audit.train.data.pairs import PairTable
     from roclip_audit.train.trainer import TrainReport
 
 FLAGGED = f"fdr <= {FLAG_FDR}"
+USED_BY: Mapping[str, tuple[str, ...]] = {
+    "match_every": ("roclip", "roclip --strict"),
+    "match_after": ("roclip",),
+    "contest": ("roclip",),
+    "pool_share": ("roclip", "roclip --strict", "safeclip"),
+}
+"""Settings that not every method looks at."""
 EXAMPLES = """Examples:
 
 \b
   roclip-audit train 'curated/{00000..00009}.tar' --robust --out run
   roclip-audit train shards/ --audit audit --where "fdr <= 0.1" --robust --out run
   roclip-audit train shards/ --method clip --recipe paper --model ViT-B-32 --out run
-  roclip-audit train shards/ --method cleanclip --from run/model --lr 1e-5 --epochs 10 --out cleaned
+  roclip-audit train shards/ --method cleanclip --from local-dir:run/model --lr 1e-5 --epochs 10 --out cleaned
   torchrun --nproc-per-node 8 -m roclip_audit.cli.main train shards/ --robust --out run
 
 Interrupted? The same command with --resume goes on, to the same result.
 
 Then: roclip-audit eval run, or roclip-audit scan other-shards/ --encoder local-dir:run/model
 
-Exit codes: 0 ok; 2 usage or configuration; 3 finished, but some pictures could not be read; 4 run folder locked or
-damaged; 130 interrupted."""
+Exit codes: 0 ok; 2 usage or configuration, or the training diverged; 3 finished, but some pictures could not be read;
+4 run folder locked or damaged; 130 interrupted."""
 
 
 class Method(StrEnum):
@@ -114,8 +121,19 @@ def train(
     lr: Annotated[
         float | None, typer.Option(metavar="X", show_default="the recipe's", help="Highest learning rate.")
     ] = None,
+    warmup: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", show_default="the recipe's", help="Of the run, in which the rate rises."),
+    ] = None,
+    weight_decay: Annotated[
+        float | None, typer.Option(metavar="X", show_default="the recipe's", help="Of AdamW.")
+    ] = None,
     match_every: Annotated[
         int | None, typer.Option(metavar="K", min=1, show_default="the recipe's", help="Match in every K-th epoch.")
+    ] = None,
+    match_after: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", show_default="the recipe's", help="Of the run, before the first match."),
     ] = None,
     pool_share: Annotated[
         float | None,
@@ -157,10 +175,12 @@ def train(
     from roclip_audit.train.trainer import train as run
 
     method_name = chosen_method(method, robust=robust, strict=strict)
+    changes = {"model": model, "epochs": epochs, "batch_size": batch_size, "lr": lr, "warmup": warmup}
+    changes |= {"weight_decay": weight_decay, "match_every": match_every, "match_after": match_after}
+    changes |= {"pool_share": pool_share, "contest": contest}
+    refuse_unused(changes, f"{method_name} --strict" if strict else method_name, start_from)
     reporter = make_reporter(quiet=quiet or os.environ.get("RANK", "0") != "0")
     table = read_table(expand_shards(shards), audit, where, caption_key, reporter)
-    changes = {"model": model, "epochs": epochs, "batch_size": batch_size, "lr": lr}
-    changes |= {"match_every": match_every, "pool_share": pool_share, "contest": contest}
     config = TrainConfig(
         out=out,
         recipe=chosen_recipe(recipe.value, len(table), device, changes),
@@ -180,9 +200,10 @@ def train(
     if os.environ.get("RANK", "0") != "0":
         return  # with 0: torchrun takes any other code for a failure, and stops the process that writes the model
     if as_json:
-        print_json(report.as_json() | {"left_out": dict(table.left_out), "recipe": config.recipe.as_json()})
+        recipe_json = config.recipe.as_json() | {"model": start_from or config.recipe.model}
+        print_json(report.as_json() | {"left_out": dict(table.left_out), "recipe": recipe_json})
     else:
-        print_facts(describe(report, table, config.recipe, config.method))
+        print_facts(describe(report, table, config))
     raise typer.Exit(EXIT_UNREADABLE if report.n_unreadable else EXIT_OK)
 
 
@@ -200,6 +221,25 @@ def chosen_method(method: Method | None, *, robust: bool, strict: bool) -> str:
     if strict and robust:
         raise ConfigError("--robust means RoCLIP with the defects of its code mended; for those say --method roclip")
     return chosen.value
+
+
+def refuse_unused(changes: Mapping[str, object], method: str, start_from: str) -> None:
+    """Refuse settings that were given and would do nothing.
+
+    Args:
+        changes: what the user set, None where nothing; all of USED_BY are there.
+        method: with its mode, as in USED_BY.
+        start_from: the model to train further, if any.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    if start_from and changes["model"] is not None:
+        raise ConfigError("--model: a model that is trained further (--from) keeps its architecture; leave --model out")
+    for name, users in USED_BY.items():
+        if changes[name] is not None and method not in users:
+            option = f"--{name.replace('_', '-')}"
+            raise ConfigError(f"{option}: --method {method} does not use it, only {', '.join(users)}; leave it out")
 
 
 def chosen_recipe(name: str, n_pairs: int, device: str, changes: Mapping[str, object]) -> Recipe:
@@ -236,17 +276,19 @@ def read_table(
         return read_pairs(shards, selection=selection, caption_key=caption_key, reporter=reporter)
 
 
-def describe(report: TrainReport, table: PairTable, recipe: Recipe, method: str) -> list[tuple[str, str]]:
+def describe(report: TrainReport, table: PairTable, config: TrainConfig) -> list[tuple[str, str]]:
     """Return the report as lines of name and value."""
     left_out = sum(table.left_out.values())
     why = ", ".join(f"{n:,} {reason.replace('_', ' ')}" for reason, n in sorted(table.left_out.items()))
-    trained = f"{recipe.model}, {method}, {count(recipe.epochs, 'epoch')}, batches of {recipe.batch_size:,}"
+    recipe, begun = config.recipe, f"from {config.start_from}" if config.start_from else config.recipe.model
+    trained = f"{begun}, {config.method}, {count(recipe.epochs, 'epoch')}, batches of {recipe.batch_size:,}"
     facts = [
         ("pairs", f"{len(table):,}" + (f", {left_out:,} left out ({why})" if left_out else "")),
         ("trained", f"{trained}, {count(report.n_steps, 'step')} in {duration(report.seconds)}"),
         ("speed", f"{report.pairs_per_s:,.0f} pairs/s"),
-        ("loss", f"{report.loss:.3f} in the last epoch"),
     ]
+    if report.loss is not None:
+        facts.append(("loss", f"{report.loss:.3f} in the last epoch"))
     if report.n_unreadable:
         facts.append(("unreadable", f"{count(report.n_unreadable, 'picture')} could not be decoded, over all epochs"))
     return [

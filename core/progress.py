@@ -40,7 +40,7 @@ class Progress(Protocol):
             n: units, at least 0.
             n_errors: of them, those with a problem.
             reused: they were finished before; they say nothing about the speed.
-            detail: how it goes, in words, such as ``loss 2.31``; takes the place of the one before.
+            detail: how it goes, in words, such as ``loss 2.31``; takes the place of the one before, unless it is empty.
         """
 
 
@@ -137,15 +137,18 @@ class _PlainStage:
     period_s: float
     write: Callable[[str], None]
     reported: float = 0.0
+    detail: str = ""
 
     def advance(self, n: int, *, n_errors: int = 0, reused: bool = False, detail: str = "") -> None:
         tally = self.tally
         tally.add(n, n_errors, reused=reused)
+        self.detail = detail or self.detail
         elapsed = tally.elapsed()
         if elapsed - self.reported >= self.period_s and tally.n < tally.total:
             self.reported = elapsed
             counts = f"{tally.n:,} of {counted(tally.total, tally.unit)}"
-            state = ", ".join(filter(None, (tally.speed(), f"{tally.left()} left", errors(tally.n_errors), detail)))
+            parts = (tally.speed(), f"{tally.left()} left", errors(tally.n_errors), self.detail)
+            state = ", ".join(filter(None, parts))
             self.write(f"{self.name}: {counts}, {state}")
 
     def close(self, *, stopped: bool) -> None:

@@ -44,20 +44,31 @@ class ShardSample:
         return value if isinstance(value, dict) else {}
 
 
-def walk_whole(specs: Sequence[str], *, reader: str) -> Iterator[ShardSample]:
-    """Yield every sample of the shards in order.
+def local_shards(specs: Sequence[str], *, reader: str) -> tuple[Shard, ...]:
+    """Find shards that are on this machine, for pictures are read again later.
 
     Args:
-        specs: folders, tars or patterns, as ``expand_shards`` takes them; local, for pictures are read again later.
+        specs: folders, tars or patterns, as ``expand_shards`` takes them.
         reader: who reads them, for an error.
+
+    Raises:
+        ConfigError: nothing found, or a shard is remote.
+    """
+    shards = expand_shards(specs)
+    for shard in shards:
+        if shard.is_remote:
+            raise ConfigError(f"{shard.path}: {reader} reads local shards only; copy them here first")
+    return shards
+
+
+def walk_whole(specs: Sequence[str], *, reader: str) -> Iterator[ShardSample]:
+    """Yield every sample of the shards in order; specs and reader as for ``local_shards``.
 
     Raises:
         ConfigError: nothing found, or a shard is remote.
         ShardError: a shard is damaged; half a data set is another one.
     """
-    for shard in expand_shards(specs):
-        if shard.is_remote:
-            raise ConfigError(f"{shard.path}: {reader} reads local shards only; copy them here first")
+    for shard in local_shards(specs, reader=reader):
         with open_shard(shard) as buffer:
             for found in walk_samples(buffer):
                 if isinstance(found, Damage) and found.fatal:

@@ -73,6 +73,7 @@ def assemble(config: TrainConfig, table: PairTable, world: World, reporter: Repo
         compiled=config.compile,
         strong=augment.AugmentConfig.of_strength(config.recipe.crop, config.recipe.colour),
     )
+    method = build_method(config.method, _settings(config, len(table), trainable.dim, world.device))
     pictures = _load_pictures(config, table, augment.canvas_px(trainable.image_px), world, reporter)
     tokens = CaptionTokens(table.captions, trainable.tokenize, seed=config.seed)
     return Parts(
@@ -81,7 +82,7 @@ def assemble(config: TrainConfig, table: PairTable, world: World, reporter: Repo
         pictures=pictures,
         tokens=tokens,
         embedder=PairEmbedder(towers, pictures, tokens, world, len(table), workers=config.workers),
-        method=build_method(config.method, _settings(config, len(table), trainable.dim, world.device)),
+        method=method,
         optimiser=_optimiser(towers.model, config),
         group_N=uid_groups(table.uid_N),
         all_readable=isinstance(pictures, ResidentPictures) and not world.any(not pictures.all_readable),

@@ -25,6 +25,17 @@ WEIGHTS_NAME: Final = "open_clip_model.safetensors"
 TWO_TOWERS: Final = frozenset({"CLIP", "CustomTextCLIP"})
 """Classes of open_clip whose ``model(image, text)`` returns the features of either side and the scale."""
 SMALL: Final = Path(__file__).parent / "models"
+_BUILD_FAILURES: Final = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    AssertionError,
+    ImportError,
+    OSError,
+)
+"""What open_clip raises on a configuration that it cannot build, or for want of what that names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +109,7 @@ def new_model(name: str, folder: Path, *, seed: int) -> TrainableModel:
         seed: of the run.
 
     Raises:
-        ConfigError: nothing has this name, or open_clip cannot build it.
+        ConfigError: nothing has this name, open_clip cannot build it, or its tokenizer is not there.
     """
     open_clip = import_open_clip()
     config = model_config(name)
@@ -106,10 +117,25 @@ def new_model(name: str, folder: Path, *, seed: int) -> TrainableModel:
     with torch.random.fork_rng(devices=[]), random_weights_expected():
         torch.manual_seed(derive_seed(seed, "init"))
         try:
+            tokenizer = _tokenizer(name, config, folder)
             model = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
-        except (RuntimeError, ValueError, TypeError, KeyError, AssertionError) as error:
+        except _BUILD_FAILURES as error:
             raise ConfigError(f"model {name!r}: open_clip cannot build it ({error})") from error
-    return _described(model, config, open_clip.get_tokenizer(f"local-dir:{folder}"), folder)
+    return _described(model, config, tokenizer, folder)
+
+
+def _tokenizer(name: str, config: dict[str, Any], folder: Path) -> object:
+    """Return the tokenizer of a model whose configuration is in the folder; a foreign one has its files there, too."""
+    try:
+        return import_open_clip().get_tokenizer(f"local-dir:{folder}")
+    except (ImportError, OSError, ValueError) as error:
+        source, why = config["text_cfg"].get("hf_tokenizer_name"), str(error).partition("\n")[0]
+        if not source:
+            raise
+        raise ConfigError(
+            f"model {name!r}: its tokenizer needs the package transformers (pip install transformers) and, in "
+            f"{folder}, the tokenizer's files, those of {source} on Hugging Face ({why})"
+        ) from error
 
 
 def model_from_checkpoint(spec: str, folder: Path) -> TrainableModel:

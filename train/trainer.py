@@ -8,8 +8,8 @@ The run folder holds ``config.json`` (what is computed), ``checkpoint.safetensor
 
 from __future__ import annotations
 
-import signal
-import threading
+import json
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from roclip_audit import __version__
-from roclip_audit.core.errors import ShardError
+from roclip_audit.core.errors import ConfigError, ShardError, StoreError
 from roclip_audit.core.progress import Progress, Reporter, SilentReporter
 from roclip_audit.core.run import RunFolder, write_json
 from roclip_audit.core.seeding import derive_seed
@@ -33,10 +33,11 @@ from roclip_audit.train.data.loader import Batch, load_batches
 from roclip_audit.train.data.order import Order, epoch_batches, epoch_order
 from roclip_audit.train.data.pairs import PairTable
 from roclip_audit.train.distributed import World, joined
+from roclip_audit.train.interrupts import held_interrupts, whole_step
 from roclip_audit.train.journal import Journal, open_journal, read_metrics, require_tensorboard
 from roclip_audit.train.loss_plot import write_loss_plot
 from roclip_audit.train.methods.base import Features, Loss
-from roclip_audit.train.model import save_weights
+from roclip_audit.train.model import WEIGHTS_NAME, save_weights
 from roclip_audit.train.resume import begin
 from roclip_audit.train.schedule import learning_rate
 from roclip_audit.train.towers import on_device
@@ -56,18 +57,19 @@ class TrainReport:
         model: folder of the model, for ``local-dir:``.
         n_pairs: in the data set.
         n_steps: of the whole run.
-        loss: mean of the last epoch's lines of the metrics.
+        loss: mean of the last epoch's lines of the metrics; None if they are lost.
         n_unreadable: times a picture could not be decoded, over all epochs.
-        pairs_per_s: of what this process trained; 0 if nothing was left to do.
+        pairs_per_s: of what this process trained; 0 if nothing was left to do. Of a run that was complete before: what
+            its last process said, as ``seconds``.
         seconds: that took.
-        resumed: the run went on from a checkpoint.
+        resumed: the run went on from a checkpoint, or was complete before.
     """
 
     out: Path
     model: Path
     n_pairs: int
     n_steps: int
-    loss: float
+    loss: float | None
     n_unreadable: int
     pairs_per_s: float
     seconds: float
@@ -86,11 +88,13 @@ def train(
     Args:
         config: everything that decides what is computed.
         table: the pairs.
-        resume: go on from ``config.out``; the result is that of an uninterrupted run.
+        resume: go on from ``config.out``; the result is that of an uninterrupted run. Of a complete run nothing is
+            written again.
         reporter: told about progress; by the main process only.
 
     Raises:
-        ConfigError: settings that cannot work; a folder that is in use, or (without ``resume``) holds a run.
+        ConfigError: settings that cannot work; a folder that is in use, or (without ``resume``) holds a run; the
+            training diverged, and its last checkpoint is from before.
         StoreError: the checkpoint is missing, damaged, or that of other pairs or settings.
         ShardError: a shard changed, or no picture of a batch can be read.
     """
@@ -99,8 +103,22 @@ def train(
     with joined(config.device) as world, _held(config.out, world), _own_randomness(world):
         reporter = reporter if reporter is not None and world.is_main else SilentReporter()
         saved = begin(config, table, resume=resume, is_main=world.is_main)
+        if saved is not None and (report := _report_of_complete(config, saved)) is not None:
+            return report
         parts = assemble(config, table, world, reporter)
         return _Run(config, table, parts, world, reporter).go(saved)
+
+
+def _report_of_complete(config: TrainConfig, saved: Saved) -> TrainReport | None:
+    """Return what a complete run said when it ended; None if something is still to be done."""
+    path, model = RunFolder(config.out).manifest, config.out / "model"
+    if saved.cursor.epoch <= config.recipe.epochs or not path.exists() or not (model / WEIGHTS_NAME).exists():
+        return None
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))["report"]
+        return TrainReport(**{**said, "out": config.out, "model": model, "resumed": True})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{path}: damaged ({error}); delete it, and --resume writes it anew") from error
 
 
 def _own_randomness(world: World) -> AbstractContextManager[None]:
@@ -117,30 +135,6 @@ def _held(out: Path, world: World) -> Iterator[None]:
         return
     with RunFolder(out).locked():
         yield
-
-
-@contextmanager
-def held_interrupts() -> Iterator[list[int]]:
-    """Hold every Ctrl-C back until the block is done; yield those that came."""
-    caught: list[int] = []
-    interruptible = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if not interruptible or threading.current_thread() is not threading.main_thread():
-        yield caught
-        return
-    signal.signal(signal.SIGINT, lambda number, _: caught.append(number))
-    try:
-        yield caught
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@contextmanager
-def whole_step() -> Iterator[None]:
-    """Let a Ctrl-C act when the block is done: a checkpoint of half a step would not resume to the same run."""
-    with held_interrupts() as caught:
-        yield
-    if caught:
-        raise KeyboardInterrupt
 
 
 class _Run:
@@ -307,11 +301,20 @@ class _Run:
         return None if bool(readable_N.all()) else readable_N
 
     def _log(self, journal: Journal | None, loss: Loss, epoch: int) -> str:
-        """Write a line of the metrics where one is due; return what the progress line shows."""
+        """Write a line of the metrics where one is due; return what the progress line shows.
+
+        Raises:
+            ConfigError: the training diverged. All ranks see the same loss, and so raise together.
+        """
         cursor = self.cursor
-        if journal is None or (cursor.n_steps_done % LOG_STEPS and cursor.step):
+        if cursor.n_steps_done % LOG_STEPS and cursor.step:
             return ""
         value = float(loss.total.detach())
+        scale = float(cast(Tensor, self.parts.towers.model.logit_scale).detach().exp())
+        if not (math.isfinite(value) and math.isfinite(scale)):
+            raise self._diverged(f"a loss of {value:g} at a logit scale of {scale:g}")
+        if journal is None:
+            return ""
         journal.write(
             {
                 "epoch": epoch,
@@ -319,15 +322,35 @@ class _Run:
                 "loss": value,
                 "is_matched": self.parts.method.is_matched(epoch),
                 "lr": float(self.parts.optimiser.param_groups[0]["lr"]),
-                "logit_scale": float(cast(Tensor, self.parts.towers.model.logit_scale).detach().exp()),
+                "logit_scale": scale,
                 **{name: float(part.detach()) for name, part in loss.parts.items()},
             }
         )
         return f"epoch {epoch} of {self.recipe.epochs}, loss {value:.3f}"
 
+    def _diverged(self, what: str) -> ConfigError:
+        return ConfigError(
+            f"{self.config.out}: the training diverged: {what} after step {self.cursor.n_steps_done:,} of "
+            f"{self.n_steps:,}; start anew with a lower --lr (it was {self.recipe.lr:g}); what was saved before is kept"
+        )
+
+    def _refuse_broken_weights(self) -> None:
+        """Keep weights that are not finite from taking the place of those that were saved before.
+
+        Raises:
+            ConfigError: a weight is NaN or infinite.
+        """
+        if not all(bool(parameter.isfinite().all()) for parameter in self.parts.towers.model.parameters()):
+            raise self._diverged("weights that are not finite")
+
     def _save(self) -> None:
-        """Let the main process write a checkpoint. When it is due, each rank's clock says otherwise: nobody waits."""
+        """Let the main process write a checkpoint. When it is due, each rank's clock says otherwise: nobody waits.
+
+        Raises:
+            ConfigError: the training diverged.
+        """
         started = time.monotonic()
+        self._refuse_broken_weights()
         if self.world.is_main:
             save_checkpoint(
                 self.checkpoint,
@@ -342,6 +365,7 @@ class _Run:
 
     def _finish(self, report: TrainReport) -> None:
         """Write model, plot and, last, the manifest."""
+        self._refuse_broken_weights()
         if not self.world.is_main:
             return
         save_weights(self.parts.towers.model, report.model)
@@ -351,7 +375,9 @@ class _Run:
         write_json(RunFolder(self.config.out).manifest, {**manifest, "data": data, "report": report.as_json()})
 
 
-def _last_loss(out: Path) -> float:
+def _last_loss(out: Path) -> float | None:
     entries = read_metrics(out)
+    if not entries:
+        return None
     last = [entry["loss"] for entry in entries if entry["epoch"] == entries[-1]["epoch"]]
     return float(sum(last) / len(last))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
-from roclip_audit.cli.eval import evaluate
+from roclip_audit.cli.eval import EXAMPLES, evaluate
 from roclip_audit.cli.eval_table import describe, share
 from roclip_audit.cli.main import Commands
+from roclip_audit.core.checkpoint import resolve
 from roclip_audit.train.attacks import AttackPlan
 from roclip_audit.train.evaluation.pictures import Unread
 from roclip_audit.train.evaluation.probe import ProbeResult
@@ -21,7 +23,7 @@ from roclip_audit.train.evaluation.retrieval import RetrievalResult
 from roclip_audit.train.evaluation.zero_shot import ZeroShot
 from roclip_audit.train.planting.poison import poison
 from tests.encoderkit import save_tiny_clip
-from tests.shardkit import make_dataset
+from tests.shardkit import make_dataset, make_shard, sample
 from tests.train.evaluation.evalkit import class_folders, labelled_shards
 
 APP = typer.Typer(cls=Commands)
@@ -72,6 +74,16 @@ def test_everything_as_json_and_in_a_file(place: Path, tmp_path: Path) -> None:
         assert {row["verdict"] for row in model["attacks"]} <= {"void", "shown"}
 
 
+def test_captions_of_pairs_may_have_another_key(place: Path, tmp_path: Path) -> None:
+    samples = [sample(str(i), caption=None, meta={"alt": f"number {i}"}) for i in range(3)]
+    make_shard(tmp_path / "pairs" / "00000.tar", samples)
+    asked = [place / "plain", "--retrieval", tmp_path / "pairs"]
+    code, stdout, _ = run(place, *asked, "--caption-key", "alt", "--json")
+    assert (code, json.loads(stdout)["models"][0]["retrieval"]["pairs"]) == (0, 3)
+    code, _, stderr = run(place, *asked)
+    assert (code, "3 samples were left out" in stderr) == (2, True)
+
+
 def test_the_table(place: Path) -> None:
     code, stdout, _ = run(place, place / "defended", "--data", place / "test.tar", "--attack", place / "p-truth")
     assert code == 0
@@ -112,6 +124,11 @@ def test_bad_input_is_a_usage_error(place: Path, tmp_path: Path) -> None:
         code, stdout, stderr = run(place, *arguments)
         assert (code, stdout) == (2, ""), arguments
         assert message in stderr
+
+
+def test_the_weights_that_the_examples_name_can_be_had() -> None:
+    specs = re.findall(r"eval (\S+/openai)", EXAMPLES)
+    assert [resolve(spec).tag for spec in specs] == ["openai"]
 
 
 def rich_report() -> EvalReport:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -37,3 +38,10 @@ def test_json_is_ascii_and_reads_back(capsys: pytest.CaptureFixture[str]) -> Non
     out = capsys.readouterr().out
     assert out.isascii()
     assert json.loads(out) == value
+
+
+def test_json_has_null_where_a_number_is_not_finite(capsys: pytest.CaptureFixture[str]) -> None:
+    nan, inf = float("nan"), float("inf")
+    print_json({"loss": nan, "rows": [{"q": -inf}, (inf, 0.5)], "path": Path("run"), 3: True})
+    found = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(name))
+    assert found == {"loss": None, "rows": [{"q": None}, [None, 0.5]], "path": "run", "3": True}

@@ -50,6 +50,15 @@ def test_plain_lines_come_every_period_and_at_the_end() -> None:
     ]
 
 
+def test_a_detail_stays_until_another_takes_its_place() -> None:
+    reporter, stream, clock = plain()
+    with reporter.stage("train", 500) as progress:
+        for detail in ("loss 2.3", "", "loss 1.9", ""):
+            clock.now += 5
+            progress.advance(100, detail=detail)
+    assert [line.rpartition(", ")[2] for line in stream.getvalue().splitlines()[:2]] == ["loss 2.3", "loss 1.9"]
+
+
 def test_plain_reports_a_stage_that_was_stopped() -> None:
     reporter, stream, clock = plain()
 

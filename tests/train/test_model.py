@@ -92,6 +92,27 @@ def test_a_model_that_cannot_be_built_is_a_config_error(tmp_path: Path, broken: 
         new_model(str(path), tmp_path / "model", seed=0)
 
 
+def test_a_tokenizer_of_another_library_is_asked_for_before_the_model_is_built(tmp_path: Path) -> None:
+    """Without transformers, or without the tokenizer's files, which are never fetched."""
+    with pytest.raises(ConfigError, match=r"'ViT-B-16-SigLIP': .*pip install transformers.*timm/ViT-B-16-SigLIP"):
+        new_model("ViT-B-16-SigLIP", tmp_path / "model", seed=0)
+
+
+@pytest.mark.parametrize("error", [OSError("we are offline"), ModuleNotFoundError("x"), ValueError("no files\nat all")])
+def test_a_tokenizer_that_cannot_be_loaded_is_a_config_error_of_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def get_tokenizer(name: str) -> None:
+        raise error
+
+    monkeypatch.setattr(import_open_clip(), "get_tokenizer", get_tokenizer)
+    path = write_model(tmp_path / "m.json", VIT | {"text_cfg": VIT["text_cfg"] | {"hf_tokenizer_name": "org/words"}})
+    with pytest.raises(ConfigError, match=r"transformers.*org/words") as caught:
+        new_model(str(path), tmp_path / "model", seed=0)
+    assert str(error).partition("\n")[0] in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_only_square_inputs_are_taken(tmp_path: Path) -> None:
     path = write_model(tmp_path / "m.json", VIT | {"vision_cfg": VIT["vision_cfg"] | {"image_size": [32, 48]}})
     with pytest.raises(ConfigError, match="32 x 48"):

@@ -36,7 +36,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def call(place: Path, out: Path, *options: str, shards: str = "shards") -> Result:
-    arguments = ["train", str(place / shards), "--out", str(out), "--model", str(place / "vit.json"), *SHORT, *options]
+    model = () if "--from" in options else ("--model", str(place / "vit.json"))
+    arguments = ["train", str(place / shards), "--out", str(out), *model, *SHORT, *options]
     return CliRunner().invoke(app, arguments)
 
 
@@ -47,7 +48,8 @@ def facts(result: Result) -> dict[str, Any]:
 
 
 def test_trains_and_says_so_in_json(place: Path, tmp_path: Path) -> None:
-    found = facts(call(place, tmp_path / "run", "--robust", "--json", "--seed", "3", "--lr", "1e-4"))
+    options = ("--robust", "--match-every", "2", "--json", "--seed", "3", "--lr", "1e-4")
+    found = facts(call(place, tmp_path / "run", *options))
     assert (found["n_pairs"], found["n_steps"], found["n_unreadable"]) == (12, 6, 0)
     assert (found["recipe"]["epochs"], found["recipe"]["batch_size"], found["recipe"]["lr"]) == (2, 4, 1e-4)
     assert Path(found["model"]) == tmp_path / "run" / "model"
@@ -63,6 +65,23 @@ def test_says_it_in_words(place: Path, tmp_path: Path) -> None:
     assert "6 steps" in result.stdout
     assert "roclip-audit eval" in result.stdout
     assert json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])["is_matched"]
+
+
+def test_settings_of_the_recipe_can_be_set_one_by_one(place: Path, tmp_path: Path) -> None:
+    asked = {"warmup": 0.5, "weight_decay": 0.2, "match_every": 1, "match_after": 0.5, "contest": 0.3, "pool_share": 1}
+    options = [part for name, value in asked.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    recipe = facts(call(place, tmp_path / "run", "--robust", "--json", *options))["recipe"]
+    assert {name: recipe[name] for name in asked} == asked
+    entries = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [entry["is_matched"] for entry in entries] == [False, True]
+
+
+def test_a_model_that_is_trained_further_is_named(place: Path, tmp_path: Path) -> None:
+    source = f"local-dir:{facts(call(place, tmp_path / 'first', '--json'))['model']}"
+    options = ("--method", "cleanclip", "--from", source)
+    words = call(place, tmp_path / "second", *options)
+    assert (words.exit_code, f"from {source}, cleanclip" in words.stdout) == (0, True)
+    assert facts(call(place, tmp_path / "second", *options, "--resume", "--json"))["recipe"]["model"] == source
 
 
 def test_an_interrupted_command_resumes_and_a_finished_one_is_not_overwritten(place: Path, tmp_path: Path) -> None:
@@ -86,7 +105,20 @@ def test_an_interrupted_command_resumes_and_a_finished_one_is_not_overwritten(pl
         (("--model", "no-such-model"), "no model 'no-such-model'"),
         (("--model", "none.json"), "none.json"),
         (("--lr", "0"), "lr 0"),
-        (("--pool-share", "2"), "pool share 2"),
+        (("--lr", "1e18"), "the training diverged"),
+        (("--pool-share", "2", "--robust"), "pool share 2"),
+        (("--warmup", "2"), "warmup 2"),
+        (("--robust", "--match-every", "4"), "the first would be epoch 4: more --epochs"),
+        (("--match-every", "2"), "--match-every: --method clip does not use it, only roclip"),
+        (("--match-after", "0.5", "--method", "cleanclip"), "--match-after: --method cleanclip does not use it"),
+        (("--contest", "0", "--method", "safeclip"), "--contest: --method safeclip does not use it, only roclip;"),
+        (("--contest", "0.1", "--method", "roclip", "--strict"), "--contest: --method roclip --strict does not use it"),
+        (
+            ("--pool-share", "0.1"),
+            "--pool-share: --method clip does not use it, only roclip, roclip --strict, safeclip;",
+        ),
+        (("--method", "cleanclip", "--no-augment"), "cannot run without augmentation"),
+        (("--from", "local-dir:x", "--model", "resnet-32"), "--model: a model that is trained further"),
         (("--batch-size", "64"), "lower --batch-size"),
         (("--device", "nonsense"), "nonsense"),
         (("--from", "local-dir:nowhere"), "nowhere"),

@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +17,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from roclip_audit.core.errors import ConfigError, ShardError
+from roclip_audit.core.errors import EXIT_USAGE, ConfigError, ShardError, StoreError
 from roclip_audit.core.shards import expand_shards
 from roclip_audit.train import trainer
 from roclip_audit.train.checkpoint import CHECKPOINT_NAME, Cursor, read_checkpoint, save_checkpoint
 from roclip_audit.train.data.order import epoch_batches, epoch_order
 from roclip_audit.train.data.pairs import PairTable, read_pairs
+from roclip_audit.train.interrupts import whole_step
 from roclip_audit.train.journal import read_metrics
 from roclip_audit.train.model import is_text_parameter
 from roclip_audit.train.pool import NOBODY
 from roclip_audit.train.schedule import learning_rate
-from roclip_audit.train.trainer import train, whole_step
+from roclip_audit.train.trainer import train
 from tests.shardkit import draw_samples, make_shard, sample
 from tests.train.trainkit import RESNET, RUNS, StopsAfter, make_config, make_table, weights, write_model
 
@@ -187,12 +190,61 @@ def test_checkpoints_of_short_epochs_wait_until_they_cost_little(
 
 
 def test_a_complete_run_that_is_resumed_stays_as_it_is(place: Path, tmp_path: Path, table: PairTable) -> None:
-    config = make_config(tmp_path / "run", place / "vit.json", recipe_epochs=1)
+    run = tmp_path / "run"
+    config = make_config(run, place / "vit.json", recipe_epochs=1)
     first = train(config, table)
-    before = weights(tmp_path / "run")
-    again = train(config, table, resume=True)
-    assert same(weights(tmp_path / "run"), before)
-    assert (again.loss, again.n_steps, again.pairs_per_s) == (first.loss, 3, 0.0)
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in run.rglob("*.*") if path.name != ".lock"}
+    (run / "metrics.jsonl").unlink()
+    assert train(config, table, resume=True) == replace(first, resumed=True)
+    del before[run / "metrics.jsonl"]
+    assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in before} == before
+    run.rename(tmp_path / "moved")
+    moved = train(replace(config, out=tmp_path / "moved"), table, resume=True)
+    assert (moved.model, moved.seconds) == (tmp_path / "moved" / "model", first.seconds)
+
+
+def test_a_run_that_lacks_only_its_end_gets_it_without_a_journal(place: Path, tmp_path: Path, table: PairTable) -> None:
+    run = tmp_path / "run"
+    config = make_config(run, place / "vit.json", recipe_epochs=1)
+    train(config, table)
+    before = weights(run)
+    for name in ("manifest.json", "metrics.jsonl", "model/open_clip_model.safetensors"):
+        (run / name).unlink()
+    report = train(config, table, resume=True)
+    assert (report.loss, report.n_steps, report.pairs_per_s, report.resumed) == (None, 3, 0.0, True)
+    assert json.loads((run / "manifest.json").read_text())["report"]["loss"] is None
+    assert same(weights(run), before)
+    (run / "manifest.json").write_text('{"report": {"n_steps": 3}}')
+    with pytest.raises(StoreError, match=r"manifest\.json: damaged"):
+        train(config, table, resume=True)
+
+
+def all_finite(tensors: Mapping[str, Tensor]) -> bool:
+    return all(bool(tensor.isfinite().all()) for tensor in tensors.values())
+
+
+def test_a_run_that_diverges_ends_with_an_error_and_saves_nothing(
+    place: Path, tmp_path: Path, table: PairTable
+) -> None:
+    config = make_config(tmp_path / "run", place / "vit.json", recipe_lr=1e18)
+    with pytest.raises(ConfigError, match=r"diverged: a loss of nan.* step 3 of 6; .*--lr .it was 1e\+18.") as caught:
+        train(config, table)
+    assert caught.value.exit_code == EXIT_USAGE
+    assert not any((tmp_path / "run" / name).exists() for name in (CHECKPOINT_NAME, "manifest.json", "loss.svg"))
+    assert lines(tmp_path / "run") == []
+    train(replace(config, recipe=replace(config.recipe, lr=1e-3)), table)  # the folder is free
+
+
+def test_weights_that_are_not_finite_do_not_take_the_place_of_a_checkpoint(
+    place: Path, tmp_path: Path, table: PairTable
+) -> None:
+    """Also where no line of the metrics was due, and the loss not looked at."""
+    config = make_config(tmp_path / "run", place / "vit.json", recipe_lr=1e18, checkpoint_s=0.0)
+    with pytest.raises(ConfigError, match="diverged: weights that are not finite after step 2 of 6"):
+        train(config, table)
+    saved = read_checkpoint(tmp_path / "run" / CHECKPOINT_NAME)
+    assert saved.cursor.n_steps_done == 1
+    assert all_finite(saved.part("model"))
 
 
 @pytest.mark.parametrize("left", ["manifest.json", "done/index"])
@@ -324,9 +376,10 @@ def test_steps_are_counted_for_every_epoch_where_uids_repeat(place: Path, tmp_pa
 
 def test_every_method_trains(place: Path, tmp_path: Path, table: PairTable) -> None:
     for method in ("cleanclip", "safeclip"):
-        report = train(make_config(tmp_path / method, place / "vit.json", method=method), table)
-        assert report.loss == report.loss
-        assert report.n_steps == 6
+        report = train(make_config(tmp_path / method, place / "vit.json", method=method, recipe_epochs=3), table)
+        assert report.loss is not None
+        assert np.isfinite(report.loss)
+        assert report.n_steps == 9
 
 
 def test_training_goes_on_from_another_model(

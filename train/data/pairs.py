@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,7 @@ from roclip_audit.core.selection import Selection, open_selection
 from roclip_audit.core.shards import Shard, open_shard
 from roclip_audit.core.sidecar import Sidecar, SidecarError, read_sidecar
 from roclip_audit.core.tar import Buffer, Damage, Member
+from roclip_audit.core.whole import ShardSample
 
 MAX_CAPTION_BYTES: Final = 4_096
 """A longer caption is cut; text towers read a few hundred bytes."""
@@ -147,25 +148,34 @@ def read_pairs(
 
 
 def _read_shard(number: int, shard: Shard, rows: _Rows, config: IndexConfig, chosen: Selection | None) -> None:
-    sidecar = _sidecar(shard, config)
     keep = None if chosen is None else chosen.of_shard(shard.name).keep
-    seen: Counter[str] = Counter()
     n_samples = 0
+    for found, texts in walk_texts(shard, config):
+        n_samples += 1
+        if keep is not None and found.sample.ordinal < len(keep) and not keep[found.sample.ordinal]:
+            rows.left_out["not_selected"] += 1
+        else:
+            _add(number, found.sample, texts, found.buffer, rows)
+    if keep is not None and len(keep) != n_samples:
+        raise StoreError(f"{shard.path}: holds {n_samples:,} pairs, the audit knows {len(keep):,}; scan these shards")
+
+
+def walk_texts(shard: Shard, config: IndexConfig) -> Iterator[tuple[ShardSample, Texts]]:
+    """Yield every sample of a shard in order, and what it says in words; the parquet beside the shard counts, too.
+
+    Raises:
+        ShardError: the shard is damaged; half a data set would be used unseen.
+    """
+    sidecar = _sidecar(shard, config)
+    seen: Counter[str] = Counter()
     with open_shard(shard) as buffer:
         for found in walk_samples(buffer):
             if isinstance(found, Damage) and found.fatal:
                 raise ShardError(f"{shard.path}: {found.detail}; scan and curate the shards first, or leave it out")
             if isinstance(found, Sample):
-                occurrence = seen[found.raw_key]
+                texts = read_texts(buffer, found, sidecar, seen[found.raw_key], config)
                 seen[found.raw_key] += 1
-                n_samples += 1
-                if keep is not None and found.ordinal < len(keep) and not keep[found.ordinal]:
-                    rows.left_out["not_selected"] += 1
-                    continue
-                texts = read_texts(buffer, found, sidecar, occurrence, config)
-                _add(number, found, texts, buffer, rows)
-    if keep is not None and len(keep) != n_samples:
-        raise StoreError(f"{shard.path}: holds {n_samples:,} pairs, the audit knows {len(keep):,}; scan these shards")
+                yield ShardSample(shard=shard, buffer=buffer, sample=found), texts
 
 
 def _sidecar(shard: Shard, config: IndexConfig) -> Sidecar | None:

@@ -25,6 +25,7 @@ class EvalConfig:
         templates: file with one prompt template a line; None: CLIP's 80.
         classes: file with the class names, by index; None: those of the data.
         class_key: field of the json that holds the class.
+        caption_key: key of the caption of ``retrieval``, as in a scan; None: txt, else ``caption`` or ``text``.
         retrieval_pairs: pairs to draw from ``retrieval``, at least 2.
         device: ``auto``, ``cpu`` or ``cuda``.
         batch_size: pictures or prompts that a model takes at once.
@@ -43,6 +44,7 @@ class EvalConfig:
     templates: Path | None = None
     classes: Path | None = None
     class_key: str = "class"
+    caption_key: str | None = None
     retrieval_pairs: int = 5_000
     device: str = "auto"
     batch_size: int = 64
@@ -64,6 +66,8 @@ class EvalConfig:
             raise ConfigError("--attack: which classes? Give --data LABELLED, or --classes FILE for targeted attacks")
         if self.poisoned is not None and self.attack is None:
             raise ConfigError("--poisoned: is read with --attack TRUTH only; give both")
+        if self.caption_key is not None and self.retrieval is None:
+            raise ConfigError("--caption-key: is read with --retrieval SHARDS only; give both")
         self._check_values()
 
     def _check_values(self) -> None:

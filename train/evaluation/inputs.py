@@ -69,7 +69,13 @@ def read_inputs(config: EvalConfig) -> Inputs:
                 f"--attack {config.attack}: its triggers are stamped on test pictures: give --data LABELLED"
             )
     if config.retrieval is not None:
-        pairs = draw_pairs([config.retrieval], config.retrieval_pairs, seed=config.seed, max_pixels=config.max_pixels)
+        pairs = draw_pairs(
+            [config.retrieval],
+            config.retrieval_pairs,
+            seed=config.seed,
+            caption_key=config.caption_key,
+            max_pixels=config.max_pixels,
+        )
     return Inputs(
         class_names=data.class_names if data is not None else classes or (),
         templates=templates,

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from roclip_audit.core.captions import IndexConfig, read_texts
+from roclip_audit.core.captions import IndexConfig
 from roclip_audit.core.errors import ConfigError
 from roclip_audit.core.seeding import generator
-from roclip_audit.core.whole import walk_whole
+from roclip_audit.core.whole import local_shards
+from roclip_audit.train.data.pairs import walk_texts
 from roclip_audit.train.evaluation.pictures import MAX_PIXELS, Picture, StoredPictures, picture_of
 from roclip_audit.train.evaluation.proportion import Proportion
 
@@ -61,21 +62,28 @@ class RetrievalResult:
         }
 
 
-def draw_pairs(specs: Sequence[str], n_pairs: int, *, seed: int, max_pixels: int = MAX_PIXELS) -> Pairs:
+def draw_pairs(
+    specs: Sequence[str], n_pairs: int, *, seed: int, caption_key: str | None = None, max_pixels: int = MAX_PIXELS
+) -> Pairs:
     """Draw ``n_pairs`` pairs, or take all if there are fewer; memory holds no more than the drawn ones.
+
+    Captions are found as training finds them: in the tar, or in the parquet beside it.
 
     Raises:
         ConfigError: nothing found, or fewer than two pairs.
         ShardError: a shard is damaged.
     """
+    config = IndexConfig(caption_key=caption_key)
+    shards = local_shards(specs, reader="eval --retrieval")
     n_left_out = 0
 
     def pairs() -> Iterator[tuple[float, int, Picture, str]]:
         nonlocal n_left_out
         rng = generator(seed, "eval", "retrieval pairs")
-        for position, found in enumerate(walk_whole(specs, reader="eval --retrieval")):
+        samples = (found for shard in shards for found in walk_texts(shard, config))
+        for position, (found, texts) in enumerate(samples):
             draw = float(rng.random())
-            caption = (read_texts(found.buffer, found.sample, None, 0, IndexConfig()).caption or "").strip()
+            caption = (texts.caption or "").strip()
             picture = picture_of(found)
             if caption and picture.path:
                 yield draw, position, picture, caption
@@ -84,7 +92,10 @@ def draw_pairs(specs: Sequence[str], n_pairs: int, *, seed: int, max_pixels: int
 
     drawn = sorted(heapq.nsmallest(n_pairs, pairs()), key=lambda pair: pair[1])
     if len(drawn) < 2:
-        raise ConfigError(f"--retrieval {', '.join(specs)}: fewer than two pairs with a picture and a caption")
+        raise ConfigError(
+            f"--retrieval {', '.join(specs)}: fewer than two pairs with a picture and a caption; {n_left_out:,} "
+            "samples were left out for want of one of them (--caption-key KEY names another key of the caption)"
+        )
     pictures = StoredPictures(pictures=tuple(pair[2] for pair in drawn), max_pixels=max_pixels)
     return Pairs(pictures=pictures, captions=tuple(pair[3] for pair in drawn), n_left_out=n_left_out)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Self
 
+from roclip_audit.core.errors import ConfigError
 from roclip_audit.train.losses import info_nce
 from roclip_audit.train.methods.base import Features, Loss, MethodSettings, Views
 from roclip_audit.train.methods.clip import Clip
@@ -27,7 +28,13 @@ class CleanClip(Clip):
 
     @classmethod
     def build(cls, settings: MethodSettings) -> Self:
-        """Make the method."""
+        """Make the method.
+
+        Raises:
+            ConfigError: augmentation is off.
+        """
+        if not settings.augment:
+            raise ConfigError("cleanclip compares each side with its augmentation; it cannot run without augmentation")
         return cls()
 
     def loss(self, features: Features, epoch: int) -> Loss:

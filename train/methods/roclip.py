@@ -95,12 +95,20 @@ class RoClip:
         """Make the method with an empty (strict: noisy) pool.
 
         Raises:
-            ConfigError: K is below 1, or the pool is no share of the data.
+            ConfigError: K is below 1, the pool is no share of the data, or the run ends before its first matched epoch.
         """
         if settings.match_every < 1:
             raise ConfigError(f"match every {settings.match_every} epochs: must be at least 1")
         if not 0 < settings.pool_share <= 1:
             raise ConfigError(f"pool share {settings.pool_share:g}: must be above 0 and at most 1")
+        first = 1 if settings.strict else 1 + round(settings.match_after * settings.n_epochs)
+        first_matched = settings.match_every * -(-first // settings.match_every)
+        if first_matched > settings.n_epochs:
+            raise ConfigError(
+                f"epochs {settings.n_epochs}: none of them is matched, which leaves plain CLIP; the first would be "
+                f"epoch {first_matched}: more --epochs, or a smaller --match-every (it is {settings.match_every})"
+                f"{'' if first == 1 else f' or --match-after (it is {settings.match_after:g})'}"
+            )
         pool = CaptionPool(
             pool_size(settings.n_pairs, settings.batch_size, settings.pool_share),
             settings.dim,
@@ -114,7 +122,7 @@ class RoClip:
             augment=settings.augment,
             seed=settings.seed,
             n_pairs=settings.n_pairs,
-            first=1 if settings.strict else 1 + round(settings.match_after * settings.n_epochs),
+            first=first,
             contest=settings.contest,
         )
 

@@ -64,7 +64,7 @@ class SafeClip(Clip):
         """Make the method with empty queues.
 
         Raises:
-            ConfigError: the queues are no share of the data, or augmentation is off.
+            ConfigError: the queues are no share of the data, augmentation is off, or the run ends before a split.
         """
         if not settings.augment:
             raise ConfigError("safeclip compares two augmented views of each pair; it cannot run without augmentation")
@@ -72,7 +72,13 @@ class SafeClip(Clip):
             raise ConfigError(f"pool share {settings.pool_share:g}: must be above 0 and at most 1")
         size = pool_size(settings.n_pairs, settings.batch_size, settings.pool_share)
         image_queue, text_queue = (CaptionPool(size, settings.dim, device=settings.device) for _ in range(2))
-        return cls(image_queue, text_queue, n_pairs=settings.n_pairs, n_epochs=settings.n_epochs)
+        method = cls(image_queue, text_queue, n_pairs=settings.n_pairs, n_epochs=settings.n_epochs)
+        if settings.n_epochs < method.n_warmup + 2:
+            raise ConfigError(
+                f"epochs {settings.n_epochs}: safeclip would end before it tells safe pairs from risky ones, in epoch "
+                f"{method.n_warmup + 2}; more --epochs"
+            )
+        return method
 
     def views(self, epoch: int) -> Views:
         """Return two augmented views of either side; one in the slow epoch."""

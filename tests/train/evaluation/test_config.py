@@ -21,6 +21,7 @@ from roclip_audit.train.evaluation import EvalConfig
         ({"probe_train": "x"}, "--probe-train.*--data"),
         ({"attack": Path("x")}, "--attack: which classes"),
         ({"data": "x", "poisoned": "y"}, "--poisoned"),
+        ({"data": "x", "caption_key": "alt"}, "--caption-key.*--retrieval"),
         ({"data": "x", "device": "tpu"}, "--device tpu"),
         ({"data": "x", "batch_size": 0}, "--batch-size: must be at least 1"),
         ({"data": "x", "retrieval_pairs": 1}, "--retrieval-pairs"),

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import fsspec
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from roclip_audit.core.errors import ConfigError
+from roclip_audit.core.errors import ConfigError, ShardError
+from roclip_audit.core.shards import expand_shards
+from roclip_audit.train.data.pairs import read_pairs
 from roclip_audit.train.evaluation.proportion import Proportion
 from roclip_audit.train.evaluation.retrieval import draw_pairs, retrieval
 from tests.shardkit import make_dataset, make_shard, sample
@@ -77,3 +82,35 @@ def test_samples_without_caption_or_picture_are_left_out(tmp_path: Path) -> None
     assert found.n_left_out == 2
     with pytest.raises(ConfigError, match="fewer than two pairs"):
         draw_pairs([str(make_shard(tmp_path / "b.tar", [sample("a")]))], 10, seed=0)
+
+
+def test_captions_are_those_of_training(tmp_path: Path) -> None:
+    """Also out of the parquet beside a shard, where a key that comes twice has two rows."""
+    bare = [sample(key, caption=None) for key in ("a", "b", "b")]
+    shard = make_shard(tmp_path / "00000.tar", [*bare, sample("c", caption="txt", meta={"alt": "of the json"})])
+    rows = [{"key": key, "caption": f"row {i}", "alt": f"alt {i}"} for i, key in enumerate("abb")]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "00000.parquet")
+    captions = {None: ("row 0", "row 1", "row 2", "txt"), "alt": ("alt 0", "alt 1", "alt 2", "of the json")}
+    for key, expected in captions.items():
+        assert draw_pairs([str(shard)], 10, seed=0, caption_key=key).captions == expected
+        assert tuple(read_pairs(expand_shards([str(shard)]), caption_key=key).captions) == expected
+
+
+def test_an_error_says_how_many_samples_were_left_out(tmp_path: Path) -> None:
+    samples = [sample("a"), sample("b", image_ext=None), *(sample(f"c{i}", caption=None) for i in range(3))]
+    with pytest.raises(ConfigError, match=r"fewer than two pairs.*4 samples were left out.*--caption-key"):
+        draw_pairs([str(make_shard(tmp_path / "a.tar", samples))], 10, seed=0)
+
+
+def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
+    shard = make_shard(tmp_path / "cut.tar", [sample("a"), sample("b")])
+    shard.write_bytes(shard.read_bytes()[:700])
+    with pytest.raises(ShardError, match=r"cut\.tar"):
+        draw_pairs([str(shard)], 10, seed=0)
+
+
+def test_only_local_shards_are_read(tmp_path: Path) -> None:
+    shard = make_shard(tmp_path / "a.tar", [sample("a"), sample("b")])
+    fsspec.filesystem("memory").pipe("/retrieval/a.tar", shard.read_bytes())
+    with pytest.raises(ConfigError, match="eval --retrieval reads local shards only"):
+        draw_pairs(["memory://retrieval/a.tar"], 10, seed=0)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from roclip_audit.core.checkpoint import import_open_clip
+from roclip_audit.core.errors import ConfigError
 from roclip_audit.train.methods import build_method
 from roclip_audit.train.methods.base import Features, MethodSettings
 from tests.train.trainkit import unit
@@ -34,6 +35,11 @@ def test_clip_augments_only_where_asked() -> None:
     augmented, plain = (build_method("clip", replace(SETTINGS, augment=on)).views(1) for on in (True, False))
     assert (augmented.image, augmented.text) == (("strong",), ("eda",))
     assert (plain.image, plain.text) == (("light",), ("plain",))
+
+
+def test_cleanclip_cannot_go_without_augmentation() -> None:
+    with pytest.raises(ConfigError, match=r"cleanclip.*without augmentation"):
+        build_method("cleanclip", replace(SETTINGS, augment=False))
 
 
 def test_cleanclip_adds_each_side_against_its_augmentation_at_half_weight() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -124,6 +125,22 @@ def test_the_first_matched_epoch_may_come_later(strict: bool, matched: list[int]
         n_pairs=20, batch_size=4, n_epochs=4, dim=6, seed=0, device=torch.device("cpu"), strict=strict, match_after=0.5
     )
     assert [epoch for epoch in range(1, 5) if built(settings).is_matched(epoch)] == matched
+
+
+@pytest.mark.parametrize(
+    ("changes", "n_epochs", "says"),
+    [
+        ({"match_every": 4}, 4, "epochs 3: none.*would be epoch 4: more --epochs, or a smaller --match-every .it is 4"),
+        ({"match_every": 4, "match_after": 0.25, "strict": True}, 4, "would be epoch 4:.*--match-every .it is 4.$"),
+        ({"match_every": 2, "match_after": 0.5}, 4, "epochs 3: none.*would be epoch 4:.* or --match-after .it is 0.5."),
+    ],
+)
+def test_a_run_without_a_matched_epoch_is_refused(changes: dict[str, Any], n_epochs: int, says: str) -> None:
+    """It would be plain training by the name of a defence."""
+    enough = built(replace(SETTINGS, n_epochs=n_epochs, **changes))
+    assert [epoch for epoch in range(1, n_epochs + 1) if enough.is_matched(epoch)] == [n_epochs]
+    with pytest.raises(ConfigError, match=says):
+        built(replace(SETTINGS, n_epochs=n_epochs - 1, **changes))
 
 
 @pytest.mark.parametrize("settings", [SETTINGS, STRICT], ids=["fixed", "strict"])

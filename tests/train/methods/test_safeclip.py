@@ -107,7 +107,7 @@ def test_equal_values_are_not_told_apart() -> None:
     assert torch.allclose(upper_posterior(torch.full((5,), 0.3)), torch.full((5,), 0.5, dtype=torch.float64))
 
 
-@pytest.mark.parametrize(("n_epochs", "n_warmup"), [(32, 5), (64, 10), (16, 2), (4, 1), (1, 1)])
+@pytest.mark.parametrize(("n_epochs", "n_warmup"), [(32, 5), (64, 10), (16, 2), (4, 1), (3, 1)])
 def test_the_warm_up_is_a_share_of_the_run(n_epochs: int, n_warmup: int) -> None:
     method = SafeClip.build(replace(SETTINGS, n_epochs=n_epochs))
     assert method.n_warmup == n_warmup
@@ -249,9 +249,9 @@ def test_a_restored_method_goes_on_as_the_old_one() -> None:
     assert new.safe_share(FIRST_SPLIT + 3) == old.safe_share(FIRST_SPLIT + 3)
 
 
-@pytest.mark.parametrize("wrong", [{"augment": False}, {"pool_share": 0.0}])
+@pytest.mark.parametrize("wrong", [{"augment": False}, {"pool_share": 0.0}, {"n_epochs": 2}])
 def test_settings_that_cannot_work_fail_at_once(wrong: dict[str, float]) -> None:
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match=r"augment|pool share|more --epochs"):
         build_method("safeclip", replace(SETTINGS, **wrong))  # type: ignore[arg-type]
 
 
