@@ -6,7 +6,8 @@
 Captions are the cleaned name of the icon with the categories of its set, such as ``grapes (food, fruit)``. Sets take
 part in equal numbers until they run out; an icon and its style variants count once per set. Only sets with a free
 licence; emoji-like ones are left out. ``sets.json`` in the output says set, author and licence; the url of a pair
-names set and icon. The same package, seed and number give the same bytes.
+names set and icon. The same package, seed and numbers give the same bytes. ``--shared 3`` takes only what three sets
+draw, such as ``apple``: every caption is then known from other pictures, as where several makers draw one list.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,6 +133,15 @@ def choose(per_set: dict[str, list[Icon]], n_pairs: int, seed: int) -> list[Icon
     return [chosen[place] for place in order]
 
 
+def shared_by(per_set: dict[str, list[Icon]], least: int) -> dict[str, list[Icon]]:
+    """Keep the icons whose cleaned name at least so many sets have."""
+    n_sets = Counter(words for icons in per_set.values() for words in {words_of(icon.name).lower() for icon in icons})
+    return {
+        name: [icon for icon in icons if n_sets[words_of(icon.name).lower()] >= least]
+        for name, icons in per_set.items()
+    }
+
+
 def rasterise(svg: str, background: str = "#ffffff") -> Pixels | None:
     """Draw an SVG on a plain background; None if it cannot be drawn or comes out blank."""
     import resvg_py
@@ -160,12 +171,12 @@ def draw(icon: Icon, seed: int) -> NewPair | None:
     )
 
 
-def build(package: Path, out: Path, *, n_pairs: int, seed: int) -> int:
+def build(package: Path, out: Path, *, n_pairs: int, seed: int, shared: int = 1) -> int:
     """Write ``n_pairs`` icons (fewer if the sets run out) as shards; return how many were written."""
     metas = json.loads((package / "collections.json").read_text(encoding="utf-8"))
     names = [name for name in set_names() if metas[name]["license"].get("spdx") in FREE]
     per_set = {name: list(icons_of(package, name, metas[name])) for name in names}
-    chosen = choose(per_set, round(n_pairs * 1.02), seed)
+    chosen = choose(shared_by(per_set, shared), round(n_pairs * 1.02), seed)
     drawn = map_ordered(lambda icon: draw(icon, seed), chosen, workers=default_workers(), ahead=64)
     pairs = [pair for pair in drawn if pair is not None][:n_pairs]
     out.mkdir(parents=True)
@@ -187,8 +198,9 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="new folder")
     parser.add_argument("--pairs", type=int, default=8000)
     parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    print(build(arguments.package, arguments.out, n_pairs=arguments.pairs, seed=arguments.seed), "pairs")
+    parser.add_argument("--shared", type=int, default=1, help="sets that must have an icon of the name [1]")
+    given = parser.parse_args()
+    print(build(given.package, given.out, n_pairs=given.pairs, seed=given.seed, shared=given.shared), "pairs")
 
 
 if __name__ == "__main__":
