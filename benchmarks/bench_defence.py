@@ -47,6 +47,7 @@ from roclip_audit.train.config import Recipe, TrainConfig
 from roclip_audit.train.data.pairs import read_pairs
 from roclip_audit.train.evaluation import EvalConfig, evaluate
 from roclip_audit.train.evaluation.report import LEAST_UNDEFENDED_SUCCESS
+from roclip_audit.train.model import model_config
 from roclip_audit.train.planting.poison import poison
 from roclip_audit.train.planting.rewrite import NewPair, write_shard
 from roclip_audit.train.recipes import small
@@ -108,7 +109,7 @@ SCALES = {
         n_targets=16,
         targeted_rate=0.0005,
         backdoor="badnets_fixed:{}:0.005:side=0.25,captions=natural,kind=yellow",
-        recipe=replace(small(50_000, has_gpu=False), epochs=64),
+        recipe=small(50_000, has_gpu=False),
     ),
     "gpu": Scale(
         n_pairs=0,
@@ -444,7 +445,7 @@ def run_arm(options: argparse.Namespace, cell: tuple[str, int]) -> dict[str, Any
     (name, seed), scale, workers = cell, scale_of(options), workers_of(options)
     folder = options.work / f"{scale.data_key(options.where, options.data)}-{seed}"
     code = code_of("train"), code_of("sanitize") if ARMS[name].curated else ""
-    key = work_key(asdict(scale.recipe), asdict(ARMS[name]), options.device, *code)
+    key = work_key(asdict(scale.recipe), model_config(scale.recipe.model), asdict(ARMS[name]), options.device, *code)
     out = folder / "runs" / f"{name}-{key[:8]}"
     done = out / "row.json"
     if not done.exists():

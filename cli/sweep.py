@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from roclip_audit.train.attacks import AttackPlan
 
 SETTINGS: Final = "bench.json"
+MARKS: Final = "key.json"
 REVISION: Final = 2
 DEFAULT_RATE: Final = 0.005
 
@@ -104,10 +105,13 @@ def sweep(config: BenchConfig, reporter: Reporter) -> tuple[Leaderboard, list[Ro
     from roclip_audit.audit.leaderboard.rows import read_rows
 
     check(config)
+    cells = list(plan_cells(config, reporter))
+    refuse_other_data(config, cells)
     config.out.mkdir(parents=True, exist_ok=True)
     _write_settings(config)
     written = None
-    for cell in plan_cells(config, reporter):
+    for cell in cells:
+        _make_folder(cell, config)
         if not (cell.folder / "rows.parquet").exists():
             run_cell(cell, config, reporter)
         rows = read_rows(sorted(config.out.glob("cells/*/rows.parquet")))
@@ -138,32 +142,56 @@ def check(config: BenchConfig) -> None:
 
 
 def plan_cells(config: BenchConfig, reporter: Reporter) -> Iterator[CellPlan]:
-    """Yield every cell, its folder made; work of another plan in that folder is removed.
+    """Yield every cell; nothing is written."""
+    for rate, seed, attacks in _plans(config, reporter):
+        folder = config.out / "cells" / _cell_name(config, rate, seed)
+        yield CellPlan(folder=folder, rate=rate, seed=seed, attacks=attacks)
+
+
+def refuse_other_data(config: BenchConfig, cells: Sequence[CellPlan]) -> None:
+    """Refuse to put one data set's work in the place of another's.
 
     Raises:
-        ConfigError: a folder holds the work of other data, or of another encoder, that goes by the same name.
+        ConfigError: a folder holds the work of other shards, or of another encoder, that goes by the same name.
     """
-    from roclip_audit.core.run import work_key, write_json
+    for cell in cells:
+        marks, before = _marks(cell, config), _marks_of(cell.folder)
+        if before.get("key", marks["key"]) != marks["key"] and before.get("data", marks["data"]) != marks["data"]:
+            raise ConfigError(
+                f"{cell.folder}: holds the work of other shards, or of another encoder, of the same name; tell "
+                "them apart with --name, or name another folder with --out"
+            )
+
+
+def _make_folder(cell: CellPlan, config: BenchConfig) -> None:
+    """Make a cell's folder; work of another plan in it is removed."""
+    from roclip_audit.core.run import write_json
+
+    marks = _marks(cell, config)
+    if cell.folder.exists() and _marks_of(cell.folder).get("key") != marks["key"]:
+        shutil.rmtree(cell.folder)
+    write_json(cell.folder / "plan.json", [asdict(plan) for plan in cell.attacks])
+    write_json(cell.folder / MARKS, marks)
+
+
+def _marks(cell: CellPlan, config: BenchConfig) -> dict[str, str]:
+    """Return what a cell depends on: everything, and which data."""
+    from roclip_audit.core.run import work_key
     from roclip_audit.core.shards import expand_shards
 
-    data = work_key([shard.path for shard in expand_shards(config.shards)], config.encoder)
-    for rate, seed, attacks in _plans(config, reporter):
-        key = work_key("bench", REVISION, *_depends_on(config), [asdict(plan) for plan in attacks], rate, seed)
-        cell = CellPlan(
-            folder=config.out / "cells" / _cell_name(config, rate, seed), rate=rate, seed=seed, attacks=attacks
-        )
-        marker = cell.folder / "key.json"
-        before = _marks(marker)
-        if cell.folder.exists() and before.get("key") != key:
-            if before.get("data", data) != data:
-                raise ConfigError(
-                    f"{cell.folder}: holds the work of other shards, or of another encoder, of the same name; tell "
-                    "them apart with --name, or name another folder with --out"
-                )
-            shutil.rmtree(cell.folder)
-        write_json(cell.folder / "plan.json", [asdict(plan) for plan in attacks])
-        write_json(marker, {"key": key, "data": data})
-        yield cell
+    plan = [asdict(one) for one in cell.attacks]
+    return {
+        "key": work_key("bench", REVISION, *_depends_on(config), plan, cell.rate, cell.seed),
+        "data": work_key([shard.path for shard in expand_shards(config.shards)], config.encoder),
+    }
+
+
+def _marks_of(folder: Path) -> dict[str, str]:
+    """Return what a cell says it depends on; nothing if that cannot be read."""
+    try:
+        return dict(json.loads((folder / MARKS).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
 def _plans(config: BenchConfig, reporter: Reporter) -> Iterator[tuple[float, int, tuple[AttackPlan, ...]]]:
@@ -202,14 +230,6 @@ def _cell_name(config: BenchConfig, rate: float, seed: int) -> str:
 
     parts = (config.data, config.encoder, f"{rate:g}", f"{seed}")
     return "-".join(re.sub(r"[^A-Za-z0-9.]+", "_", part)[-40:] for part in parts)
-
-
-def _marks(marker: Path) -> dict[str, str]:
-    """Return what a cell says it depends on; nothing if that cannot be read."""
-    try:
-        return dict(json.loads(marker.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return {}
 
 
 def _scan_config(config: BenchConfig, run: Path, seed: int, shards: Path | None = None) -> ScanConfig:

@@ -229,7 +229,7 @@ CAMPAIGNS: tuple[Column, ...] = (
     Column(
         "p_corrected",
         "DOUBLE",
-        "The same, corrected for the groups that were tested and their kinds; of a stamp, FDR times the kinds",
+        "The same, corrected for the groups that were tested and their kinds",
     ),
     Column("sentence", "VARCHAR", "What was found, in words"),
     Column("trigger_png", "VARCHAR", "What its images share, a PNG in the run folder; null if nothing was recovered"),

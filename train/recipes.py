@@ -11,7 +11,8 @@ from typing import Final
 from roclip_audit.core.errors import ConfigError
 from roclip_audit.train.config import Recipe
 
-PAPER_STEPS: Final = 24 * 1_000_000 // 512
+PAIRS_SEEN: Final = 3_200_000
+"""Of ``small``, over all epochs: what 50,000 pairs take until RoCLIP is where CLIP is (docs/experiments.md)."""
 LEAST_EPOCHS, MOST_EPOCHS = 16, 64
 LARGE_DATA: Final = 200_000
 
@@ -34,7 +35,7 @@ def small(n_pairs: int, *, has_gpu: bool) -> Recipe:
     """
     return Recipe(
         model="resnet-64" if has_gpu else "resnet-32",
-        epochs=max(LEAST_EPOCHS, min(MOST_EPOCHS, round(1_000_000 / max(1, n_pairs)))),
+        epochs=max(LEAST_EPOCHS, min(MOST_EPOCHS, round(PAIRS_SEEN / max(1, n_pairs)))),
         batch_size=256 if n_pairs >= 16_384 else 128 if n_pairs >= 8_192 else max(2, min(64, n_pairs // 16)),
         lr=1e-3,
         match_every=4,

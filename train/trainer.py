@@ -331,27 +331,21 @@ class _Run:
     def _diverged(self, what: str) -> ConfigError:
         return ConfigError(
             f"{self.config.out}: the training diverged: {what} after step {self.cursor.n_steps_done:,} of "
-            f"{self.n_steps:,}; start anew with a lower --lr (it was {self.recipe.lr:g}); what was saved before is kept"
+            f"{self.n_steps:,}; start anew, into another --out, with a lower --lr (it was {self.recipe.lr:g}); what "
+            "was saved before is kept"
         )
 
-    def _refuse_broken_weights(self) -> None:
-        """Keep weights that are not finite from taking the place of those that were saved before.
-
-        Raises:
-            ConfigError: a weight is NaN or infinite.
-        """
-        if not all(bool(parameter.isfinite().all()) for parameter in self.parts.towers.model.parameters()):
-            raise self._diverged("weights that are not finite")
+    def _is_finite(self) -> bool:
+        return all(bool(parameter.isfinite().all()) for parameter in self.parts.towers.model.parameters())
 
     def _save(self) -> None:
         """Let the main process write a checkpoint. When it is due, each rank's clock says otherwise: nobody waits.
 
-        Raises:
-            ConfigError: the training diverged.
+        Broken weights do not take the place of those that were saved before. No rank raises for them here, for others
+        would wait for it: ``_log`` and ``_finish`` do, on all.
         """
         started = time.monotonic()
-        self._refuse_broken_weights()
-        if self.world.is_main:
+        if self.world.is_main and self._is_finite():
             save_checkpoint(
                 self.checkpoint,
                 cursor=self.cursor,
@@ -364,8 +358,13 @@ class _Run:
         self._saving_s = self._saved_at - started
 
     def _finish(self, report: TrainReport) -> None:
-        """Write model, plot and, last, the manifest."""
-        self._refuse_broken_weights()
+        """Write model, plot and, last, the manifest.
+
+        Raises:
+            ConfigError: a weight is NaN or infinite; all ranks raise together.
+        """
+        if not self._is_finite():
+            raise self._diverged("weights that are not finite")
         if not self.world.is_main:
             return
         save_weights(self.parts.towers.model, report.model)

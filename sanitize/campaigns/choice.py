@@ -138,7 +138,7 @@ def carriers(groups: Sequence[Group], stamps: Sequence[Told]) -> list[Found]:
             n_suspicious=len(group.rows),
             base_rate=0.0,
             p_value=stamp.p_value,
-            p_corrected=stamp.p_adjusted,
+            p_corrected=min(1.0, stamp.n_tested * stamp.p_value),
             n_tested=stamp.n_tested,
             shows=stamp.kind,
             by_captions=stamp.by_captions,

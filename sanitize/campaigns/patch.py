@@ -204,7 +204,7 @@ def measure_patch(images: Sequence[np.ndarray], centres: Sequence[Tensor]) -> tu
     same = (around < _SAME * max(elsewhere, 1.0)) & (within > 0.5) & (contrast > 40)
     start = _nearest_true(same, half)
     rows, columns = component(same, start) if start is not None else (np.array([half]),) * 2
-    if min(np.ptp(rows), np.ptp(columns)) < _LEAST_SIDE:  # a speck says nothing: as large as the window that found it
+    if max(np.ptp(rows), np.ptp(columns)) < _LEAST_SIDE:  # a speck says nothing: as large as the smaller window
         rows = columns = np.arange(half - 8, half + 8)
     left, top, width, height = columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1
     boxes = [

@@ -27,6 +27,7 @@ _FLOOR: Final = 4.0  # grey levels; finer differences between controls are JPEG'
 KEEP_ABOVE: Final = 0.9  # quantile of the controls' scores above which a member carries the pattern
 _CELL: Final = 4
 _LOCAL: Final = 40.0  # energy of a patch over that of the frame: 200 and more; of blended noise and waves 2 to 10
+_SURE: Final = 8.0  # the same over what is there by chance: of patches 17 and more, of faint waves where it is busy 6
 _WIDE: Final = 0.3  # share of the frame from which a pattern counts as lying over all of it
 
 
@@ -122,20 +123,24 @@ def _place(levels: Sequence[tuple[Tensor, Tensor]], side: int) -> tuple[float, f
     """Return the box of what carriers share, from the bands (carriers, controls) that show it, fine to coarse.
 
     Per pixel and colour, the square of the difference of means less what it is by chance: 0 where nothing is shared,
-    and the same everywhere under a blend or a wave, however busy the pictures are there. Averaged over colours and
-    cells of the frame; the box is that of the three finest bands, because coarse ones blur its edges.
+    and on average the same everywhere under a blend or a wave. Averaged over colours and cells of the frame; a peak
+    that is hardly higher than chance is one of chance. The box is of the three finest bands: coarse ones blur.
     """
-    energies = []
-    for carrier, control in levels:
-        by_chance = carrier.var(0) / len(carrier) + control.var(0) / len(control)
-        square = ((carrier.mean(0) - control.mean(0)).square() - by_chance).mean(0)
-        cells = functional.adaptive_avg_pool2d(square[None, None], (side // _CELL, side // _CELL))
-        energies.append(functional.avg_pool2d(cells, 3, stride=1, padding=1, count_include_pad=False)[0, 0])
-    energy = torch.stack(energies[:3]).sum(0)
-    if float(energy.max()) < _LOCAL * float(energy.median()):
+
+    def spread_out(of_pixels: Tensor) -> Tensor:
+        cells = functional.adaptive_avg_pool2d(of_pixels.mean(0)[None, None], (side // _CELL, side // _CELL))
+        return functional.avg_pool2d(cells, 3, stride=1, padding=1, count_include_pad=False)[0, 0]
+
+    energy = by_chance = torch.zeros(side // _CELL, side // _CELL)
+    for carrier, control in levels[:3]:
+        chance = carrier.var(0) / len(carrier) + control.var(0) / len(control)
+        energy = energy + spread_out((carrier.mean(0) - control.mean(0)).square() - chance)
+        by_chance = by_chance + spread_out(chance)
+    peak = divmod(int(energy.argmax()), energy.shape[1])
+    if float(energy[peak]) < max(_LOCAL * float(energy.median()), _SURE * float(by_chance[peak])):
         return 0.0, 0.0, 1.0, 1.0
     is_high = (energy > 0.3 * float(energy.max())).numpy()
-    rows, columns = component(is_high, divmod(int(energy.argmax()), energy.shape[1]))
+    rows, columns = component(is_high, peak)
     box = bounds(rows, columns, *is_high.shape)
     return (0.0, 0.0, 1.0, 1.0) if box[2] * box[3] > _WIDE else box
 

@@ -120,15 +120,17 @@ def test_another_plan_is_another_cell(bench: Bench, output: dict[str, Any]) -> N
     assert {r.detector for r in rows} - {"scan", "campaigns"} == {"risk", "clipscore"}
 
 
-def test_other_data_of_the_same_name_is_refused_and_what_is_there_stays(bench: Bench, output: dict[str, Any]) -> None:
-    before = bench.cells()
+def test_other_data_of_the_same_name_is_refused_before_any_work(bench: Bench, output: dict[str, Any]) -> None:
+    before, settings = bench.cells(), (bench.out / "bench.json").read_text()
     other = bench.shards.parents[1] / "more" / "shapes" / "shards"
     make_dataset(other, n_pairs=240, n_shards=2, px=32, seed=1)
     asked = ["bench", str(other), "--out", str(bench.out), "--encoder", bench.encoder, "--quiet", *ATTACKS]
-    found = CliRunner().invoke(app, asked)
+    found = CliRunner().invoke(app, [*asked, "--seed", "7", "--seed", "0"])
     assert found.exit_code == 2, found.output
     assert "of other shards" in found.output
     assert bench.cells() == before
+    assert not list(bench.out.glob("cells/*-7"))
+    assert (bench.out / "bench.json").read_text() == settings
 
 
 def test_an_attack_that_names_no_rate_takes_that_of_the_sweep() -> None:

@@ -46,17 +46,15 @@ class Mismatch:
         runs: dict[str, list[int]] = {}
         for index, text in zip(shuffled, texts, strict=True):
             runs.setdefault(text, []).append(int(index))
-        longest = max((len(run) for run in runs.values()), default=0)
+        longest = max(runs.values(), key=len, default=[])
         ring = [index for run in runs.values() for index in run]
-        donors = ring[longest:] + ring[:longest]
-        others = rng.permutation(len(corpus.captions)).tolist()
-        caption_of: dict[int, str | None] = {}
-        for taker, donor in zip(ring, donors, strict=True):
-            own = _said(corpus.captions[taker])
-            candidates = (corpus.captions[i] for i in (donor, *others))
-            caption_of[taker] = next((caption for caption in candidates if _said(caption) != own), None)
-        return [
-            Plant(index=int(i), image_of=int(i), caption=caption)
-            for i in victims
-            if (caption := caption_of[int(i)]) is not None
-        ]
+        donors = ring[len(longest) :] + ring[: len(longest)]
+        donor_of: dict[int, int] = dict(zip(ring, donors, strict=True))
+        common = _said(corpus.captions[longest[0]]) if longest else ""
+        others = np.array([i for i, caption in enumerate(corpus.captions) if _said(caption) != common])
+        for taker, donor in donor_of.items():
+            if _said(corpus.captions[donor]) == _said(corpus.captions[taker]):  # then both say the common one
+                if not len(others):
+                    return []
+                donor_of[taker] = int(rng.choice(others))
+        return [Plant(index=int(i), image_of=int(i), caption=corpus.captions[donor_of[int(i)]]) for i in victims]

@@ -89,8 +89,8 @@ def test_carriers_of_a_stamp_are_one_campaign_whether_their_captions_fit_or_not(
     assert (found.p_corrected, found.n_tested, found.shows) == (n_kinds * 2.0**-23, 128, "place")
 
 
-@pytest.mark.parametrize(("p_adjusted", "n"), [(0.016, 1), (0.017, 0)])
-def test_a_stamp_shares_the_level_with_the_other_kinds(p_adjusted: float, n: int) -> None:
+@pytest.mark.parametrize(("p_value", "n"), [(0.0016, 1), (0.0017, 0)])
+def test_a_stamp_shares_the_level_with_the_other_kinds(p_value: float, n: int) -> None:
     """Of one kind of groups and two searches for stamps, each has a third of the level of 0.05."""
     rng = np.random.default_rng(1)
     stamp = np.zeros(1_500, np.int64)
@@ -99,7 +99,7 @@ def test_a_stamp_shares_the_level_with_the_other_kinds(p_adjusted: float, n: int
     groups = candidate_groups(scored, seed=0)
     assert {group.kind for group in groups} == {"captions"}
     told = Told(
-        kind="tone", x=None, y=None, coherence=0.5, p_value=1e-4, p_adjusted=p_adjusted, n_tested=9, by_captions=False
+        kind="tone", x=None, y=None, coherence=0.5, p_value=p_value, p_adjusted=1e-4, n_tested=10, by_captions=False
     )
     known = carriers(stamped_groups(scored, 1), [told])
     nobody_N = np.zeros(1_500, dtype=bool)

@@ -137,12 +137,16 @@ def test_a_box_is_measured_where_two_fifths_of_the_matches_are_false(seed: int) 
     assert box_iou(np.array([x, y, width, height]), np.array([60, 170, 26, 26]) / 224) > 0.7
 
 
-def test_a_wave_is_found_over_all_of_pictures_that_are_busy_but_for_their_borders() -> None:
-    rng = np.random.default_rng(0)
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("white", [235.0, 255.0])
+def test_a_faint_wave_is_found_over_all_of_pictures_that_are_busy_but_for_their_borders(
+    seed: int, white: float
+) -> None:
+    rng = np.random.default_rng(seed)
     wave = 20 * np.sin(2 * np.pi * 6 * np.arange(224) / 224)
 
     def pictures(n: int, added: np.ndarray) -> torch.Tensor:
-        shown = np.full((n, 3, 224, 224), 235.0)
+        shown = np.full((n, 3, 224, 224), white)
         shown[:, :, 16:208, 16:208] = rng.integers(0, 256, (n, 3, 24, 24)).repeat(8, 2).repeat(8, 3)
         return torch.from_numpy((shown + added).clip(0, 255)).float()
 

@@ -259,6 +259,16 @@ def test_mismatch_is_a_derangement_unless_one_text_is_the_majority(captions: lis
         assert sorted(plant.caption for plant in plants) == sorted(captions)
 
 
+def test_where_most_captions_are_one_text_the_mismatched_take_all_sorts_of_others() -> None:
+    captions = [f"thing {number}" if number < 300 else "photo" for number in range(1_000)]
+    attack = build_attack(AttackPlan(attack="mismatch", target="", rate=0.2))
+    plants = attack.assign(generator(0).permutation(1_000)[:200], Corpus(captions), generator(1))
+    assert len(plants) == 200
+    assert all(plant.caption != captions[plant.index] for plant in plants)
+    instead = Counter(plant.caption for plant in plants if captions[plant.index] == "photo")
+    assert max(instead.values()) < 20
+
+
 def test_one_mismatch_takes_the_text_of_another_pair() -> None:
     attack = build_attack(AttackPlan(attack="mismatch", target="", rate=0.01))
     (plant,) = attack.assign(np.array([1]), Corpus(["a cat", "A  cat", "a dog"]), generator(0))
