@@ -240,7 +240,7 @@ def test_weights_that_are_not_finite_do_not_take_the_place_of_a_checkpoint(
 ) -> None:
     """Also where no line of the metrics is due, and the loss not looked at: no rank may raise alone."""
     config = make_config(tmp_path / "run", place / "vit.json", recipe_lr=1e18, checkpoint_s=0.0)
-    with pytest.raises(ConfigError, match="diverged: a loss of nan.* after step 3 of 6"):
+    with pytest.raises(ConfigError, match=r"diverged: a loss of nan.* after step 3 of 6"):
         train(config, table)
     saved = read_checkpoint(tmp_path / "run" / CHECKPOINT_NAME)
     assert saved.cursor.n_steps_done == 1
