@@ -3,7 +3,7 @@
     python benchmarks/data_icon_classes.py package data/icons --pairs 60000
     python benchmarks/bench_defence.py data/icons --scale cpu-small --jobs 2  # 6,000 pairs
     python benchmarks/bench_defence.py data/icons --scale cpu      # 10,000 pairs, 32 pixels; ten minutes an arm
-    python benchmarks/bench_defence.py data/icons --scale cpu-50k  # 50,000 pairs; half an hour an arm and more
+    python benchmarks/bench_defence.py data/icons --scale cpu-50k  # 50,000 pairs; an hour an arm and more
     python benchmarks/bench_defence.py data/icons --scale gpu      # one GPU: all pairs, 64 pixels, bf16
 
 For every seed: draw pairs, plant targeted poisoning and a patch backdoor, scan, then train each arm on the same
