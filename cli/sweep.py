@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from roclip_audit.audit.leaderboard.report import Leaderboard
     from roclip_audit.audit.leaderboard.rows import Row
     from roclip_audit.core.progress import Reporter
+    from roclip_audit.core.shards import Shard
     from roclip_audit.sanitize.scan import ScanConfig
     from roclip_audit.train.attacks import AttackPlan
 
@@ -77,12 +78,13 @@ class BenchConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellPlan:
-    """A cell before it is run."""
+    """A cell before it is run; ``marks`` say what it depends on: ``key`` everything, ``data`` which data."""
 
     folder: Path
     rate: float
     seed: int
     attacks: tuple[AttackPlan, ...]
+    marks: Mapping[str, str]
 
     @property
     def run(self) -> Path:
@@ -106,12 +108,12 @@ def sweep(config: BenchConfig, reporter: Reporter) -> tuple[Leaderboard, list[Ro
 
     check(config)
     cells = list(plan_cells(config, reporter))
-    refuse_other_data(config, cells)
+    refuse_other_data(cells)
     config.out.mkdir(parents=True, exist_ok=True)
     _write_settings(config)
     written = None
     for cell in cells:
-        _make_folder(cell, config)
+        _make_folder(cell)
         if not (cell.folder / "rows.parquet").exists():
             run_cell(cell, config, reporter)
         rows = read_rows(sorted(config.out.glob("cells/*/rows.parquet")))
@@ -143,47 +145,40 @@ def check(config: BenchConfig) -> None:
 
 def plan_cells(config: BenchConfig, reporter: Reporter) -> Iterator[CellPlan]:
     """Yield every cell; nothing is written."""
+    from roclip_audit.core.run import work_key
+    from roclip_audit.core.shards import expand_shards
+
+    shards = expand_shards(config.shards)
+    depends_on, data = _depends_on(config, shards), work_key([shard.path for shard in shards], config.encoder)
     for rate, seed, attacks in _plans(config, reporter):
+        key = work_key("bench", REVISION, *depends_on, [asdict(plan) for plan in attacks], rate, seed)
         folder = config.out / "cells" / _cell_name(config, rate, seed)
-        yield CellPlan(folder=folder, rate=rate, seed=seed, attacks=attacks)
+        yield CellPlan(folder=folder, rate=rate, seed=seed, attacks=attacks, marks={"key": key, "data": data})
 
 
-def refuse_other_data(config: BenchConfig, cells: Sequence[CellPlan]) -> None:
+def refuse_other_data(cells: Sequence[CellPlan]) -> None:
     """Refuse to put one data set's work in the place of another's.
 
     Raises:
         ConfigError: a folder holds the work of other shards, or of another encoder, that goes by the same name.
     """
     for cell in cells:
-        marks, before = _marks(cell, config), _marks_of(cell.folder)
-        if before.get("key", marks["key"]) != marks["key"] and before.get("data", marks["data"]) != marks["data"]:
+        before = {**cell.marks, **_marks_of(cell.folder)}
+        if before["key"] != cell.marks["key"] and before["data"] != cell.marks["data"]:
             raise ConfigError(
                 f"{cell.folder}: holds the work of other shards, or of another encoder, of the same name; tell "
                 "them apart with --name, or name another folder with --out"
             )
 
 
-def _make_folder(cell: CellPlan, config: BenchConfig) -> None:
+def _make_folder(cell: CellPlan) -> None:
     """Make a cell's folder; work of another plan in it is removed."""
     from roclip_audit.core.run import write_json
 
-    marks = _marks(cell, config)
-    if cell.folder.exists() and _marks_of(cell.folder).get("key") != marks["key"]:
+    if cell.folder.exists() and _marks_of(cell.folder).get("key") != cell.marks["key"]:
         shutil.rmtree(cell.folder)
     write_json(cell.folder / "plan.json", [asdict(plan) for plan in cell.attacks])
-    write_json(cell.folder / MARKS, marks)
-
-
-def _marks(cell: CellPlan, config: BenchConfig) -> dict[str, str]:
-    """Return what a cell depends on: everything, and which data."""
-    from roclip_audit.core.run import work_key
-    from roclip_audit.core.shards import expand_shards
-
-    plan = [asdict(one) for one in cell.attacks]
-    return {
-        "key": work_key("bench", REVISION, *_depends_on(config), plan, cell.rate, cell.seed),
-        "data": work_key([shard.path for shard in expand_shards(config.shards)], config.encoder),
-    }
+    write_json(cell.folder / MARKS, dict(cell.marks))
 
 
 def _marks_of(folder: Path) -> dict[str, str]:
@@ -214,15 +209,14 @@ def _plans(config: BenchConfig, reporter: Reporter) -> Iterator[tuple[float, int
                 yield rate, seed, config.plan
 
 
-def _depends_on(config: BenchConfig) -> list[object]:
+def _depends_on(config: BenchConfig, shards: Sequence[Shard]) -> list[object]:
     """Return what the numbers of a cell depend on, besides its plan."""
-    from roclip_audit.core.shards import expand_shards
     from roclip_audit.sanitize.scan import REVISIONS
 
-    shards = [(shard.name, shard.fingerprint) for shard in expand_shards(config.shards)]
+    known = [(shard.name, shard.fingerprint) for shard in shards]
     judging = asdict(_scan_config(config, Path(), 0).judging())
     judging.pop("workers")
-    return [shards, config.encoder, dict(REVISIONS), judging, config.detectors, config.n_replicates, config.data]
+    return [known, config.encoder, dict(REVISIONS), judging, config.detectors, config.n_replicates, config.data]
 
 
 def _cell_name(config: BenchConfig, rate: float, seed: int) -> str:
