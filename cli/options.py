@@ -12,7 +12,14 @@ SHARDS_HELP = "Folders, tars, globs, brace patterns (x-{000..099}.tar), a::b, @l
 AuditDir = Annotated[Path, typer.Option("--audit", "--out", metavar="DIR", help="Run folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
-Seed = Annotated[int, typer.Option(metavar="N", min=0, help="Same shards, settings and seed give the same rows.")]
+Seed = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        min=0,
+        help="Same shards, settings and seed give the same rows. One that attackers don't know hides what views show.",
+    ),
+]
 Shards = Annotated[list[str], typer.Argument(metavar="SHARDS", help=SHARDS_HELP)]
 Workers = Annotated[
     int | None,

@@ -9,6 +9,7 @@ Memory: two batches a worker, one decoded image a worker, and the text features 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from roclip_audit.core.parallel import map_ordered
 from roclip_audit.core.problems import Problem, write_problems
 from roclip_audit.core.run import RunFolder
 from roclip_audit.core.schema import PAIRS
+from roclip_audit.core.seeding import derive_seed
 from roclip_audit.core.shards import Shard, open_shard
 from roclip_audit.core.tables import table_writer
 from roclip_audit.core.tar import Buffer
@@ -46,7 +48,7 @@ Advance = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodeConfig:
-    """Limits and batch sizes; all of them may change the output, if only by rounding."""
+    """Limits, batch sizes and seed; all of them may change the output, if only by rounding."""
 
     batch_size: int = 64
     """Pairs a forward pass."""
@@ -54,6 +56,8 @@ class EncodeConfig:
     """Largest image, width times height, that is decoded."""
     max_image_bytes: int = 64 << 20
     """Largest image member that is read."""
+    seed: int = 0
+    """Draws, with the bytes of each image, what its views leave to chance."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "max_pixels", "max_image_bytes"):
@@ -81,6 +85,7 @@ class _Seen:
     width: int | None = None
     height: int | None = None
     dhash: int | None = None
+    seed: int = 0
     problems: tuple[Problem, ...] = ()
 
     @property
@@ -221,7 +226,7 @@ def _encode_images(
         if image is not None:
             shrunk = shrink(image, SHRINK_PX)  # large images are read once for both
             for one, views in zip(encoders, prepared, strict=True):
-                views.append(one.prepare_image(shrunk if one.shrink_px == SHRINK_PX else image))
+                views.append(one.prepare_image(shrunk if one.shrink_px == SHRINK_PX else image, item.seed))
             grains.append(grain(image))
             canvases.append(Canvas.of(image, shrunk))
     if not grains:
@@ -246,7 +251,8 @@ def _decode_row(shard: Shard, buffer: Buffer, config: EncodeConfig, row: _Row) -
         return _Seen(row=row, problems=(_problem(row, found, fatal=True),)), None
     image = decoded.image
     notes = tuple(_problem(row, note, fatal=False) for note in decoded.notes(row.image_ext))
-    item = _Seen(row=row, width=image.width, height=image.height, dhash=dhash(image), problems=notes)
+    seed = derive_seed(config.seed, hashlib.blake2b(data, digest_size=16).hexdigest())
+    item = _Seen(row=row, width=image.width, height=image.height, dhash=dhash(image), seed=seed, problems=notes)
     return item, image
 
 

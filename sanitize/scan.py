@@ -144,15 +144,14 @@ def scan(config: ScanConfig, reporter: Reporter) -> ScanReport:
     """
     started_at, started = datetime.now(UTC), time.monotonic()
     shards, judging = expand_shards(config.shards), config.judging()
-    index_config, encode_config = (
-        IndexConfig(caption_key=config.caption_key),
-        EncodeConfig(max_pixels=config.max_pixels),
-    )
+    index_config = IndexConfig(caption_key=config.caption_key)
     run = RunFolder(config.out)
     work = _Work(run, reporter)
     run.clear_leftovers()
     with one_thread_each():
         (encoder, beside), detail = build_encoders(config.encoder), Detail.load()
+        draws = len(encoder.views) > 1  # the whole view leaves nothing to chance
+        encode_config = EncodeConfig(max_pixels=config.max_pixels, seed=config.seed if draws else 0)
         indexed = work.index(shards, index_config)
         if not any(one.stats["n_scored"] for one in indexed):
             raise ConfigError(_nothing_to_score(shards, run))

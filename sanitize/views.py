@@ -1,10 +1,12 @@
 """Views of an image: what a trigger survives and what it does not.
 
 A trigger is planted in pixels. Blurring away a patch, cropping off a corner or keeping only the outline leaves what the
-picture shows and removes one kind of trigger, so an image is judged by its worst view. A view is a pure function of an
-RGB image and a side length; adding one means one function and one line in ``VIEWS``.
+picture shows and removes one kind of trigger, so an image is judged by several. What is cut off, blurred or taken for
+an edge is drawn for every image, from the seed and its bytes: who plants cannot aim between the views without knowing
+the seed, and every copy of a file is seen alike. A view is a pure function of an RGB image, a side length and a
+generator; adding one means one function and one line in ``VIEWS``.
 
-The image is letterboxed: padded with white to a square, then resized, so nothing is cut off and nothing is stretched.
+The image is letterboxed: padded with white to a square, then resized, so nothing is stretched.
 """
 
 from __future__ import annotations
@@ -14,14 +16,19 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from PIL import Image, ImageFilter, ImageOps
 
-View = Callable[[Image.Image, int], Image.Image]
+View = Callable[[Image.Image, int, np.random.Generator], Image.Image]
 
 WHITE = (255, 255, 255)
-CROP_MARGIN = 0.15  # share of each side that `crop` cuts off
-BLUR_SHARE = 1 / 32  # standard deviation of `blur`, as a share of the side: 4 px at 128
-OUTLINE_BLUR_SHARE = 1 / 106  # of `outline`: 1.2 px at 128
+KEPT = (0.68, 0.85)  # of width and height, by `crop`
+# Standard deviations of Gaussians, as shares of the side:
+BLUR = (1 / 48, 1 / 22)  # 2.7 to 5.8 px at 128
+SILHOUETTE_BLUR = (1 / 90, 1 / 45)  # 1.4 to 2.8 px
+OUTLINE_BLUR = (1 / 140, 1 / 80)  # 0.9 to 1.6 px
 MIN_SLOPE = 14.0  # grey levels per pixel below which nothing is an edge: a full sinusoid of 60 levels stays near it
-SLOPE_PERCENTILE, SLOPE_SHARE = 92.0, 0.6  # the strongest slopes of an image, and the share of them that is an edge
+SLOPE_PERCENTILE = 92.0  # the strongest slopes of an image
+SLOPE_SHARE = (0.5, 0.7)  # of them, what is an edge
+N_HOLES = 5
+HOLE = (1 / 6, 1 / 3)  # side of a hole, as a share of the image's
 
 
 def shrink(image: Image.Image, max_px: int) -> Image.Image:
@@ -46,36 +53,73 @@ def letterbox(image: Image.Image, px: int) -> Image.Image:
     return image.resize((px, px), Image.Resampling.BICUBIC)
 
 
-def whole(image: Image.Image, px: int) -> Image.Image:
-    """Show everything. Blind to nothing, fooled by every trigger that the heads can learn."""
+def whole(image: Image.Image, px: int, rng: np.random.Generator | None = None) -> Image.Image:
+    """Show everything, whatever the generator. Blind to nothing, fooled by every trigger that the heads can learn."""
     return letterbox(image, px)
 
 
-def crop(image: Image.Image, px: int) -> Image.Image:
-    """Cut 15 % off each side: removes patches, frames and watermarks near the border."""
-    dx, dy = int(CROP_MARGIN * image.width), int(CROP_MARGIN * image.height)
-    return letterbox(image.crop((dx, dy, image.width - dx, image.height - dy)), px)
+def crop(image: Image.Image, px: int, rng: np.random.Generator) -> Image.Image:
+    """Keep 68 to 85 % of width and height, anywhere: removes patches, frames and watermarks near a border."""
+    share = rng.uniform(*KEPT)
+    width, height = (max(1, int(share * side)) for side in image.size)
+    left, top = (int(rng.integers(0, room + 1)) for room in (image.width - width, image.height - height))
+    return letterbox(image.crop((left, top, left + width, top + height)), px)
 
 
-def blur(image: Image.Image, px: int) -> Image.Image:
+def blur(image: Image.Image, px: int, rng: np.random.Generator) -> Image.Image:
     """Blur strongly: removes small patches, noise blends and anything of high frequency."""
-    return letterbox(image, px).filter(ImageFilter.GaussianBlur(px * BLUR_SHARE))
+    return _blurred(letterbox(image, px), BLUR, rng)
 
 
-def silhouette(image: Image.Image, px: int) -> Image.Image:
+def silhouette(image: Image.Image, px: int, rng: np.random.Generator) -> Image.Image:
     """Keep black and white at Otsu's threshold after a light blur: removes colour, texture and low-contrast blends."""
-    grey = ImageOps.grayscale(letterbox(image, px).filter(ImageFilter.GaussianBlur(px * BLUR_SHARE / 2)))
+    grey = ImageOps.grayscale(_blurred(letterbox(image, px), SILHOUETTE_BLUR, rng))
     threshold = otsu_threshold(np.asarray(grey))
     return grey.point([255 if level > threshold else 0 for level in range(256)]).convert("RGB")
 
 
-def outline(image: Image.Image, px: int) -> Image.Image:
+def outline(image: Image.Image, px: int, rng: np.random.Generator) -> Image.Image:
     """Keep the strong edges as black lines on white: removes smooth gradients, waves, faint noise and all colour."""
-    grey = ImageOps.grayscale(letterbox(image, px).filter(ImageFilter.GaussianBlur(px * OUTLINE_BLUR_SHARE)))
+    grey = ImageOps.grayscale(_blurred(letterbox(image, px), OUTLINE_BLUR, rng))
     down, right = np.gradient(np.asarray(grey, dtype=np.float32))
     slope = np.hypot(down, right)
-    threshold = max(MIN_SLOPE, SLOPE_SHARE * float(np.percentile(slope, SLOPE_PERCENTILE)))
+    threshold = max(MIN_SLOPE, rng.uniform(*SLOPE_SHARE) * float(np.percentile(slope, SLOPE_PERCENTILE)))
     return Image.fromarray(np.where(slope > threshold, 0, 255).astype(np.uint8)).convert("RGB")
+
+
+def dropout(image: Image.Image, px: int, rng: np.random.Generator) -> Image.Image:
+    """Cut out five squares, a quarter of the image in all, and fill them in from around: no place is always seen."""
+    square = letterbox(image, px)
+    kept = np.full((px, px), 255, dtype=np.uint8)
+    for share in rng.uniform(*HOLE, N_HOLES):
+        side = round(share * px)
+        left, top = rng.integers(-(side // 4), px - 3 * side // 4, 2).tolist()  # a quarter may lie outside
+        kept[max(0, top) : top + side, max(0, left) : left + side] = 0
+    square.putalpha(Image.fromarray(kept))
+    return fill(square)
+
+
+def fill(square: Image.Image) -> Image.Image:
+    """Fill transparent places of a square RGBA image from around: coarse first, then finer (push-pull).
+
+    Source: Gortler et al. 1996, The Lumigraph, section 3.4.
+    """
+    finer = [square.convert("RGBa")]  # colours multiplied by alpha, so that holes do not count
+    while finer[-1].width > 1:
+        half = (finer[-1].width + 1) // 2
+        finer.append(finer[-1].resize((half, half), Image.Resampling.BOX))
+    filled = Image.new("RGB", (1, 1), WHITE)
+    for level in reversed(finer):
+        seen = level.convert("RGBA")
+        filled = filled.resize(seen.size, Image.Resampling.BILINEAR)
+        filled.paste(seen, mask=seen.getchannel("A"))
+    return filled
+
+
+def _blurred(square: Image.Image, shares: tuple[float, float], rng: np.random.Generator) -> Image.Image:
+    """Blur a square image by a share of its side, drawn evenly in its logarithm."""
+    low, high = shares
+    return square.filter(ImageFilter.GaussianBlur(square.width * low * (high / low) ** rng.random()))
 
 
 def otsu_threshold(grey: np.ndarray) -> int:
@@ -100,4 +144,5 @@ VIEWS: Mapping[str, View] = {
     "blur": blur,
     "silhouette": silhouette,
     "outline": outline,
+    "dropout": dropout,
 }

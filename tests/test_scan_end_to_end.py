@@ -112,6 +112,7 @@ def test_only_what_depends_on_a_change_is_done_again(shards: Path, model: str, t
     assert scanned(data, model, out).reused == 0
     assert scanned(data, model, out).reused == 2 * N_SHARDS + 2, "judgement and campaigns"
     assert scanned(data, model, out, pool_size=16).reused == 2 * N_SHARDS, "a pool is judged anew, not encoded"
+    assert scanned(data, model, out, seed=1).reused == 2 * N_SHARDS, "the whole view leaves nothing to chance"
     changed = sorted(data.glob("*.tar"))[1]
     make_shard(changed, draw_samples(30, seed=9))
     assert scanned(data, model, out, pool_size=16).reused == 2 * (N_SHARDS - 1)
@@ -197,3 +198,4 @@ def test_the_embedded_encoder_end_to_end(tmp_path: Path) -> None:
     assert report.n_scored == len(rows) == 150
     assert all(0 <= value <= 1 for row in rows for value in row[:4])
     assert all(row[4] for row in rows)
+    assert scanned(tmp_path / "shards", "embedded", tmp_path / "run", seed=1).reused == 2, "views are drawn anew"

@@ -67,8 +67,11 @@ class Encoder(Protocol):
     shrink_px: int | None
     """Longer side to which it first shrinks images, so that one shrunk before gives the same; None if it does not."""
 
-    def prepare_image(self, image: Image.Image) -> np.ndarray:
-        """Turn one RGB image into the array of all its views, [V, ...], ready to be stacked."""
+    def prepare_image(self, image: Image.Image, seed: int) -> np.ndarray:
+        """Turn one RGB image into the array of all its views, [V, ...], ready to be stacked.
+
+        ``seed`` draws what views leave to chance; the whole view leaves nothing.
+        """
         ...
 
     def embed_images(self, batch: np.ndarray) -> np.ndarray:

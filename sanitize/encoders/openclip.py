@@ -23,11 +23,12 @@ from torch.nn import functional as F
 from roclip_audit.core.checkpoint import LoadedModel, load_model
 from roclip_audit.core.images import cut_to_aspect
 from roclip_audit.core.run import work_key
+from roclip_audit.core.seeding import generator
 from roclip_audit.core.tokens import Tokenize
 from roclip_audit.sanitize.encoders import EncoderConfig, clip_towers
 from roclip_audit.sanitize.views import VIEWS, shrink
 
-REVISION = 1  # raise when the code changes what it puts out
+REVISION = 2  # raise when the code changes what it puts out
 LEAST_COSINE = 0.999
 
 Tower = Callable[[torch.Tensor], torch.Tensor]
@@ -63,9 +64,9 @@ class OpenClipEncoder:
         """
         return cls(load_model(rest), config)
 
-    def prepare_image(self, image: Image.Image) -> np.ndarray:
+    def prepare_image(self, image: Image.Image, seed: int) -> np.ndarray:
         """Return the views of an RGB image, resized as the model wants them, as uint8 [V, H, W, 3]."""
-        return np.stack([self._preprocess.resize(image, view) for view in self.views])
+        return np.stack([self._preprocess.resize(image, view, seed) for view in self.views])
 
     def embed_images(self, batch: np.ndarray) -> np.ndarray:
         """Embed uint8 [B, V, H, W, 3] as unit vectors, float32 [B, V, D]."""
@@ -99,7 +100,7 @@ class OpenClipEncoder:
         gradient = np.stack([across, down, 1 - across], axis=-1) * 255
         disc = np.where(((across - 0.5) ** 2 + (down - 0.4) ** 2 < 0.06)[..., None], (200, 30, 30), (250, 250, 245))
         images = [Image.fromarray(pixels.astype(np.uint8)) for pixels in (noise, gradient, disc)]
-        return np.stack([self._preprocess.resize(image, "whole") for image in images])
+        return np.stack([self._preprocess.resize(image, "whole", 0) for image in images])
 
 
 PROBE_CAPTIONS = ("a", "a red disc on white paper", "IMG_0001.jpg", "two dogs (animal, pet, cartoon). Free, download")
@@ -148,14 +149,14 @@ class Preprocess:
         self._std = torch.tensor(normalise.std).view(1, 3, 1, 1)
         self.steps = str(transform)
 
-    def resize(self, image: Image.Image, view: str) -> np.ndarray:
+    def resize(self, image: Image.Image, view: str, seed: int) -> np.ndarray:
         """Return one view as uint8 [H, W, 3].
 
         An image longer than 16 : 1 is cut to its middle first.
         """
         image = cut_to_aspect(image)
         if view != "whole":
-            image = VIEWS[view](shrink(image, 3 * self._image_px), self._image_px)
+            image = VIEWS[view](shrink(image, 3 * self._image_px), self._image_px, generator(seed, view))
         for step in self._geometry:
             image = step(image)
         return np.asarray(image)

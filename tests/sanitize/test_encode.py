@@ -42,7 +42,7 @@ class MeanColour:
     image_batches: list[int] = field(default_factory=list)
     texts: list[list[str]] = field(default_factory=list)
 
-    def prepare_image(self, image: Image.Image) -> np.ndarray:
+    def prepare_image(self, image: Image.Image, seed: int) -> np.ndarray:
         pixels = np.asarray(image.resize((8, 8)), dtype=np.float32)
         return np.stack([pixels.mean((0, 1)), pixels[:, :4].mean((0, 1))])
 
@@ -115,13 +115,33 @@ def test_rows_are_aligned_with_the_pairs(run_encode: Callable[..., Encoded]) -> 
     encoder = MeanColour()
     for number, one in enumerate(samples):
         image = decode_image(one.members["png"], 10**6)
-        assert np.allclose(encoded.images[number], encoder.prepare_image(image), atol=0.2)
+        assert np.allclose(encoded.images[number], encoder.prepare_image(image, 0), atol=0.2)
         assert encoded.texts[number].tolist() == encoder.embed_texts([one.members["txt"].decode()])[0].tolist()
         row = {"ordinal": number, "width": 64, "height": 64, "dhash": dhash(image), "scored": True}
         assert encoded.rows[number] == row
     assert (encoded.images.dtype, encoded.images.shape, encoded.texts.shape) == (np.float16, (23, 2, 3), (23, 2))
     assert encoded.stats == {"n_pairs": 23, "n_scored": 23, "n_problems": 0}
     assert encoded.problems == []
+
+
+def test_what_views_leave_to_chance_follows_the_seed_and_the_bytes_of_the_image(
+    run_encode: Callable[..., Encoded],
+) -> None:
+    class Noting(MeanColour):
+        def prepare_image(self, image: Image.Image, seed: int) -> np.ndarray:
+            seeds.append(seed)
+            return super().prepare_image(image, seed)
+
+    seeds: list[int] = []
+    first, second = draw_samples(2)
+    copy = sample("copy", image=first.members["png"])
+    run_encode([first, second, copy], Noting(), seed=1)
+    run_encode([second, first], Noting(), seed=1)
+    run_encode([first], Noting(), seed=2)
+    a, b, again, b_moved, a_moved, other = seeds
+    assert a == again == a_moved
+    assert b == b_moved
+    assert len({a, b, other}) == 3
 
 
 def png(**options: Any) -> bytes:
@@ -185,9 +205,9 @@ def test_a_large_image_is_shrunk_once_for_an_encoder_that_would_do_it(
     sizes = []
 
     class Sizes(MeanColour):
-        def prepare_image(self, image: Image.Image) -> np.ndarray:
+        def prepare_image(self, image: Image.Image, seed: int) -> np.ndarray:
             sizes.append(image.size)
-            return super().prepare_image(image)
+            return super().prepare_image(image, seed)
 
     large = pictures(1)[0].resize((1000, 640))
     buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Views: square, of the asked size, pure, and each removing what it promises to remove."""
+"""Views: square, of the asked size, the same for a seed and others for another, each removing what it promises."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageDraw
 
-from roclip_audit.sanitize.views import VIEWS, letterbox, otsu_threshold, shrink
+from roclip_audit.core.seeding import generator
+from roclip_audit.sanitize.views import VIEWS, fill, letterbox, otsu_threshold, shrink
 
 
 def scene(width: int = 90, height: int = 60) -> Image.Image:
@@ -17,19 +18,31 @@ def scene(width: int = 90, height: int = 60) -> Image.Image:
     return Image.fromarray(pixels)
 
 
+def seen(name: str, image: Image.Image, px: int, seed: int = 0) -> np.ndarray:
+    return np.asarray(VIEWS[name](image, px, generator(seed, name)))
+
+
 @pytest.mark.parametrize("name", VIEWS)
 @pytest.mark.parametrize("size", [(90, 60), (1, 1), (1, 300), (700, 2), (16, 16)])
 def test_every_view_is_a_square_rgb_image_and_leaves_its_input_alone(name: str, size: tuple[int, int]) -> None:
     image = scene(*size)
     before = image.tobytes()
-    view = VIEWS[name](image, 48)
+    view = VIEWS[name](image, 48, generator(0))
     assert (view.size, view.mode) == ((48, 48), "RGB")
     assert image.tobytes() == before
-    assert VIEWS[name](image, 48).tobytes() == view.tobytes()
+    assert VIEWS[name](image, 48, generator(0)).tobytes() == view.tobytes()
 
 
 def test_whole_comes_first() -> None:
     assert next(iter(VIEWS)) == "whole"
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_another_seed_draws_another_view_of_all_but_the_whole_image(name: str) -> None:
+    disc = Image.new("RGB", (120, 120), "white")
+    ImageDraw.Draw(disc).ellipse((20, 30, 90, 100), "red", "black", 5)
+    drawn = {seen(name, disc, 64, seed).tobytes() for seed in range(6)}
+    assert len(drawn) == 1 if name == "whole" else len(drawn) >= 4
 
 
 def test_letterbox_neither_cuts_nor_stretches() -> None:
@@ -39,20 +52,47 @@ def test_letterbox_neither_cuts_nor_stretches() -> None:
     assert pixels[27:-27].max() == 0
 
 
-def test_a_corner_patch_does_not_survive_the_crop() -> None:
+@pytest.mark.parametrize(
+    ("name", "box", "least", "most"),
+    [("crop", (88, 88, 100, 100), 60, 90), ("crop", (44, 44, 56, 56), 0, 0), ("dropout", (70, 20, 80, 30), 15, 50)],
+    ids=["crop, corner", "crop, middle", "dropout"],
+)
+def test_how_often_a_patch_is_out_of_sight(name: str, box: tuple[int, int, int, int], least: int, most: int) -> None:
     image, patched = scene(100, 100), scene(100, 100)
-    patched.paste((0, 0, 255), (88, 88, 100, 100))
-    assert VIEWS["crop"](patched, 64).tobytes() == VIEWS["crop"](image, 64).tobytes()
-    assert VIEWS["whole"](patched, 64).tobytes() != VIEWS["whole"](image, 64).tobytes()
+    patched.paste((0, 0, 255), box)
+    assert not np.array_equal(seen("whole", patched, 64), seen("whole", image, 64))
+    views = [seen(name, patched, 64, seed).astype(int) for seed in range(100)]
+    hidden = sum(not (pixels[..., 2] > pixels[..., 1] + 60).any() for pixels in views)
+    assert least <= hidden <= most
 
 
-def test_blur_takes_noise_away() -> None:
+@pytest.mark.parametrize("seed", range(5))
+def test_blur_takes_noise_away(seed: int) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
-    assert np.asarray(VIEWS["blur"](Image.fromarray(noise), 128)).std() < 0.1 * noise.std()
+    assert seen("blur", Image.fromarray(noise), 128, seed).std() < 0.15 * noise.std()
+
+
+def test_dropout_changes_its_holes_and_nothing_else() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8)
+    changed = (seen("dropout", Image.fromarray(noise), 96) != noise).any(axis=2)
+    assert 0.08 < changed.mean() < 0.45
+
+
+def test_filling_spreads_what_is_around() -> None:
+    pixels = np.zeros((32, 32, 4), dtype=np.uint8)
+    pixels[:, :16], pixels[:, 16:] = (200, 0, 0, 255), (0, 0, 200, 255)
+    pixels[10:20, 2:10, 3] = 0
+    filled = np.asarray(fill(Image.fromarray(pixels))).astype(int)
+    assert np.abs(filled[:, :16] - (200, 0, 0)).max() <= 20
+    assert np.array_equal(filled[:, 16:], np.broadcast_to((0, 0, 200), (32, 16, 3)))
+
+
+def test_filling_an_image_that_is_all_hole_gives_white() -> None:
+    assert np.asarray(fill(Image.new("RGBA", (7, 7), (0, 0, 0, 0)))).min() == 255
 
 
 def test_silhouette_is_black_and_white_and_shows_the_shape() -> None:
-    pixels = np.asarray(VIEWS["silhouette"](scene(90, 90), 90))
+    pixels = seen("silhouette", scene(90, 90), 90)
     assert set(np.unique(pixels)) == {0, 255}
     assert pixels[45, 45, 0] == 0
     assert pixels[3, 3, 0] == 255

@@ -142,7 +142,7 @@ def test_a_saved_model_is_open_clips_and_the_scans(tmp_path: Path, config: dict[
     picture = pictures(1)[0]
     with torch.no_grad():
         image = theirs.encode_image(open_clip.create_model_and_transforms(f"local-dir:{folder}")[2](picture)[None])
-    scanned = torch.from_numpy(encoder.embed_images(encoder.prepare_image(picture)[None])).float()
+    scanned = torch.from_numpy(encoder.embed_images(encoder.prepare_image(picture, 0)[None])).float()
     assert float(F.cosine_similarity(scanned, image).min()) > 0.99
     assert (folder / "open_clip_config.json").is_file()
     assert json.loads((folder / "open_clip_config.json").read_text())["model_cfg"] == config

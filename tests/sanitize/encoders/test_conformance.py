@@ -41,7 +41,7 @@ def encoder(build: Build) -> Encoder:
 
 
 def embed(encoder: Encoder, images: list[Image.Image]) -> np.ndarray:
-    return encoder.embed_images(np.stack([encoder.prepare_image(image) for image in images]))
+    return encoder.embed_images(np.stack([encoder.prepare_image(image, 0) for image in images]))
 
 
 def test_every_member_has_a_case() -> None:
@@ -61,7 +61,7 @@ def test_an_encoder_that_shrinks_takes_images_that_were_shrunk(encoder: Encoder)
     (large,) = (image.resize((900, 500)) for image in pictures(1))
     shrunk = shrink(large, encoder.shrink_px)
     assert shrunk.width == encoder.shrink_px
-    assert np.array_equal(encoder.prepare_image(shrunk), encoder.prepare_image(large))
+    assert np.array_equal(encoder.prepare_image(shrunk, 0), encoder.prepare_image(large, 0))
 
 
 def test_shapes_types_and_ranges(encoder: Encoder) -> None:
@@ -84,13 +84,13 @@ def test_different_inputs_differ(encoder: Encoder) -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 900), (900, 1), (3, 2), (640, 480)])
 def test_images_of_any_size(encoder: Encoder, size: tuple[int, int]) -> None:
-    prepared = encoder.prepare_image(Image.new("RGB", size, (200, 30, 30)))
-    assert prepared.shape == encoder.prepare_image(pictures(1)[0]).shape
+    prepared = encoder.prepare_image(Image.new("RGB", size, (200, 30, 30)), 0)
+    assert prepared.shape == encoder.prepare_image(pictures(1)[0], 0).shape
     assert np.isfinite(encoder.embed_images(prepared[None])).all()
 
 
 def test_an_extreme_aspect_ratio_costs_little_memory(encoder: Encoder) -> None:
-    assert encoder.prepare_image(Image.new("RGB", (1, 1_000_000))).nbytes < 2_000_000
+    assert encoder.prepare_image(Image.new("RGB", (1, 1_000_000)), 0).nbytes < 2_000_000
 
 
 def test_hostile_captions(encoder: Encoder) -> None:
@@ -107,7 +107,7 @@ def test_the_batch_matters_by_rounding_only(encoder: Encoder) -> None:
 
 
 def test_threads_change_nothing(encoder: Encoder) -> None:
-    images = np.stack([encoder.prepare_image(image) for image in pictures(6)])
+    images = np.stack([encoder.prepare_image(image, 0) for image in pictures(6)])
     expected = encoder.embed_images(images), encoder.embed_texts(CAPTIONS)
     with ThreadPoolExecutor(4) as pool:
         jobs = [

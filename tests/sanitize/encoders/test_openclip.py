@@ -50,7 +50,7 @@ def stock(folder: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def ours(folder: Path, config: EncoderConfig) -> tuple[np.ndarray, np.ndarray]:
     encoder = build_encoder(f"local-dir:{folder}", config)
-    images = encoder.embed_images(np.stack([encoder.prepare_image(image) for image in pictures(6)]))
+    images = encoder.embed_images(np.stack([encoder.prepare_image(image, 0) for image in pictures(6)]))
     return images[:, 0], encoder.embed_texts(CAPTIONS)
 
 
@@ -118,7 +118,7 @@ def test_preprocessing_gives_the_same_pixels_as_the_models_own(clip: Path) -> No
     loaded = load_model(f"local-dir:{clip}")
     preprocess = Preprocess(loaded.preprocess, loaded.image_px)
     for image in pictures(8, sides=(5, 400)):
-        found = preprocess.normalise(preprocess.resize(image, "whole")[None])[0]
+        found = preprocess.normalise(preprocess.resize(image, "whole", 0)[None])[0]
         assert torch.equal(found, loaded.preprocess(image))
 
 
@@ -128,7 +128,7 @@ def test_the_model_runs_in_float32_where_bfloat16_is_too_coarse(clip: Path) -> N
     visual.ln_post.bias.data.add_(1000)  # what tells images apart is lost when 1000 + x is rounded to 8 bits,
     visual.proj.data.sub_(visual.proj.data.mean(0))  # and the 1000 cancels
     forced, exact = OpenClipEncoder(loaded, EncoderConfig(precision="bf16")), OpenClipEncoder(loaded, EXACT)
-    images = np.stack([exact.prepare_image(image) for image in pictures(6)])
+    images = np.stack([exact.prepare_image(image, 0) for image in pictures(6)])
     assert (forced.embed_images(images) * exact.embed_images(images)).sum(-1).min() < 0.999  # the premise
     assert forced.precision == "image bf16, text bf16"
     if EncoderConfig().resolved_precision() == "bf16":
@@ -289,6 +289,6 @@ def test_a_long_picture_is_cut_to_its_middle(clip: Path) -> None:
     loaded = load_model(f"local-dir:{clip}")
     pixels = np.zeros((2, 4000, 3), dtype=np.uint8)
     pixels[:, 1900:2100] = 255
-    resized = Preprocess(loaded.preprocess, loaded.image_px).resize(Image.fromarray(pixels), "whole")
+    resized = Preprocess(loaded.preprocess, loaded.image_px).resize(Image.fromarray(pixels), "whole", 0)
     assert resized.shape == (32, 32, 3)
     assert resized.min() > 250
