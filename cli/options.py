@@ -17,7 +17,7 @@ Seed = Annotated[
     typer.Option(
         metavar="N",
         min=0,
-        help="Same shards, settings and seed give the same rows. One that attackers don't know hides what views show.",
+        help="Same shards, settings and seed give the same rows. Who knows it can aim between the views.",
     ),
 ]
 Shards = Annotated[list[str], typer.Argument(metavar="SHARDS", help=SHARDS_HELP)]

@@ -161,7 +161,7 @@ def check_disk(folder: Path) -> Check:
     free = shutil.disk_usage(existing).free
     found = f"{readable_size(free)} free at {existing}"
     if free < LOW_DISK:
-        advice = "the embedded encoder needs about 11 kB a pair; choose another folder with --out"
+        advice = "the embedded encoder needs about 80 kB a pair; choose another folder with --out"
         return Check(name="disk", status="warn", found=found, advice=advice)
     return Check(name="disk", status="ok", found=found)
 

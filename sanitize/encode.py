@@ -251,7 +251,7 @@ def _decode_row(shard: Shard, buffer: Buffer, config: EncodeConfig, row: _Row) -
         return _Seen(row=row, problems=(_problem(row, found, fatal=True),)), None
     image = decoded.image
     notes = tuple(_problem(row, note, fatal=False) for note in decoded.notes(row.image_ext))
-    seed = derive_seed(config.seed, hashlib.blake2b(data, digest_size=16).hexdigest())
+    seed = derive_seed(config.seed, "views", hashlib.blake2b(data, digest_size=16).hexdigest())
     item = _Seen(row=row, width=image.width, height=image.height, dhash=dhash(image), seed=seed, problems=notes)
     return item, image
 

@@ -62,6 +62,7 @@ from roclip_audit.sanitize.stamps.search import Pictured, Stamps, find_stamps, n
 from roclip_audit.sanitize.stamps.told import write_stamps
 from roclip_audit.sanitize.suspicion import Calibrated, Sight, SuspicionConfig, calibrate
 from roclip_audit.sanitize.traits import TraitConfig, Traits, find_traits, n_comparisons
+from roclip_audit.sanitize.views import PARTIAL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +135,7 @@ def align_run(
                 dataset.grain_N,
                 dataset.detail_N,
                 image_NVR,
+                [number for number, view in enumerate(views) if view not in PARTIAL],
                 near,
                 cluster_N,
                 control_NR[:, 0],

@@ -41,7 +41,7 @@ from roclip_audit.sanitize.judge import Judging, align_run, judge_run
 from roclip_audit.sanitize.suspicion import Interval, SuspicionConfig
 from roclip_audit.sanitize.traits import TraitConfig
 
-REVISIONS: Final = {"index": 3, "encode": 3, "judge": 21, "campaigns": 9}
+REVISIONS: Final = {"index": 3, "encode": 4, "judge": 22, "campaigns": 9}
 """Raise a stage's number when its code changes what it writes."""
 
 
@@ -78,6 +78,8 @@ class ScanConfig:
     def __post_init__(self) -> None:
         if self.contest not in ("closed", "sampled"):
             raise ConfigError(f"contest must be closed or sampled, found {self.contest!r}")
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError(f"seed {self.seed}: must be from 0 to 2^63 - 1")
         if self.workers < 1:
             raise ConfigError(f"workers must be at least 1, found {self.workers}")
 

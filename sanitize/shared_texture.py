@@ -1,16 +1,16 @@
 """Shared texture: how alike is an image's grain to that of its mates, as alike as they look otherwise?
 
 The measure is the cosine of two grains (``sanitize.grain``) with strong edges taken out: blended noise, stripes. Mates
-that look alike in all purified views share pixels for an honest reason (one drawing, one family), so they do not count,
-nor do near-duplicates, and every value is compared with what mates of *re-paired* captions give at the same likeness:
-(value - median) / (84 % quantile - median) of the controls in that bin of likeness.
+that look alike in all views that show the whole of them share pixels for an honest reason (one drawing, one family), so
+they do not count, nor do near-duplicates, and every value is compared with what mates of *re-paired* captions give at
+the same likeness: (value - median) / (84 % quantile - median) of the controls in that bin of likeness.
 
 Source: own construction. Cost: one product of (pairs x mates of their cluster) with 128 x 128 values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -35,7 +35,7 @@ class SharedTextures:
 
     Attributes:
         cosine: of the grains.
-        likeness: least cosine over all views; NaN where a mate does not count.
+        likeness: least cosine over the views; NaN where a mate does not count.
     """
 
     cosine: Tensor
@@ -48,6 +48,7 @@ def find_shared_textures(
     cluster_B: Tensor,
     grain_N: RowArray,
     image_NVR: RowArray,
+    views: Sequence[int],
     group_N: Tensor,
     *,
     workers: int = 1,
@@ -61,6 +62,7 @@ def find_shared_textures(
         cluster_B: int64 [B], equal where mates are likely to be the same.
         grain_N: int8 rows [128, 128] from ``grain.grain``.
         image_NVR: features of every view.
+        views: those that likeness is asked of.
         group_N: int64 [N], equal for near-duplicate images.
         workers: threads; the result is the same for every value.
         advance: called with the number of images finished.
@@ -68,7 +70,7 @@ def find_shared_textures(
     cosine_BK, likeness_BK = torch.empty(mates_BK.shape), torch.empty(mates_BK.shape)
     blocks = list(blocks_of(cluster_B, _BLOCK))
     found = map_ordered(
-        lambda block: _compare(rows[block], mates_BK[block], grain_N, image_NVR), blocks, workers=workers
+        lambda block: _compare(rows[block], mates_BK[block], grain_N, image_NVR, views), blocks, workers=workers
     )
     for block, (cosine_bK, likeness_bK) in zip(blocks, found, strict=True):
         cosine_BK[block], likeness_BK[block] = cosine_bK, likeness_bK
@@ -77,9 +79,11 @@ def find_shared_textures(
     return SharedTextures(cosine=cosine_BK, likeness=likeness_BK.masked_fill((mates_BK < 0) | same, torch.nan))
 
 
-def _compare(rows: Tensor, mates_BK: Tensor, grain_N: RowArray, image_NVR: RowArray) -> tuple[Tensor, Tensor]:
+def _compare(
+    rows: Tensor, mates_BK: Tensor, grain_N: RowArray, image_NVR: RowArray, views: Sequence[int]
+) -> tuple[Tensor, Tensor]:
     everyone, own, mate_BK = stack_together(rows, mates_BK)
-    image_UVR = functional.normalize(image_NVR[everyone], dim=2)
+    image_UVR = functional.normalize(image_NVR[everyone][:, list(views)], dim=2)
     likeness_BU = torch.einsum("bvr,uvr->vbu", image_UVR[own], image_UVR).amin(0)
     texture_UX = texture(grain_N[everyone])
     return (texture_UX[own] @ texture_UX.T).gather(1, mate_BK), likeness_BU.gather(1, mate_BK)

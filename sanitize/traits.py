@@ -16,7 +16,7 @@ Source: own construction. Cost: linear in the number of pairs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -82,6 +82,7 @@ def find_traits(
     grain_N: RowArray,
     detail_N: RowArray,
     image_NVR: RowArray,
+    views: Sequence[int],
     near: Neighbourhood,
     cluster_N: Tensor,
     control_N: Tensor,
@@ -96,6 +97,7 @@ def find_traits(
         grain_N: int8 rows [128, 128] from ``grain.grain``.
         detail_N: int8 rows [1024, 24] from ``detail.Detail``.
         image_NVR: features of every view.
+        views: those that show all of the image.
         near: captions, groups and neighbours.
         cluster_N: int64 [N], caption clusters: rows of one are compared together.
         control_N: int64 [N], a row whose caption is re-paired with the image.
@@ -112,7 +114,7 @@ def find_traits(
     def textures(rows: Tensor, paired: Tensor) -> SharedTextures:
         mates_BK, cluster_B = mates_NK[paired], cluster_N[paired]
         return find_shared_textures(
-            rows, mates_BK, cluster_B, grain_N, image_NVR, near.group_N, workers=workers, advance=advance
+            rows, mates_BK, cluster_B, grain_N, image_NVR, views, near.group_N, workers=workers, advance=advance
         )
 
     def patches(rows: Tensor, paired: Tensor) -> SharedPatches:

@@ -3,7 +3,7 @@
 A trigger is planted in pixels. Blurring away a patch, cropping off a corner or keeping only the outline leaves what the
 picture shows and removes one kind of trigger, so an image is judged by several. What is cut off, blurred or taken for
 an edge is drawn for every image, from the seed and its bytes: who plants cannot aim between the views without knowing
-the seed, and every copy of a file is seen alike. A view is a pure function of an RGB image, a side length and a
+the seed, and files of the same bytes are seen alike. A view is a pure function of an RGB image, a side length and a
 generator; adding one means one function and one line in ``VIEWS``.
 
 The image is letterboxed: padded with white to a square, then resized, so nothing is stretched.
@@ -12,6 +12,7 @@ The image is letterboxed: padded with white to a square, then resized, so nothin
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import ceil
 
 import numpy as np
 from PIL import Image, ImageFilter, ImageOps
@@ -19,7 +20,7 @@ from PIL import Image, ImageFilter, ImageOps
 View = Callable[[Image.Image, int, np.random.Generator], Image.Image]
 
 WHITE = (255, 255, 255)
-KEPT = (0.68, 0.85)  # of width and height, by `crop`
+MARGIN = (0.05, 0.25)  # share of width or height that `crop` cuts off at each side
 # Standard deviations of Gaussians, as shares of the side:
 BLUR = (1 / 48, 1 / 22)  # 2.7 to 5.8 px at 128
 SILHOUETTE_BLUR = (1 / 90, 1 / 45)  # 1.4 to 2.8 px
@@ -27,8 +28,10 @@ OUTLINE_BLUR = (1 / 140, 1 / 80)  # 0.9 to 1.6 px
 MIN_SLOPE = 14.0  # grey levels per pixel below which nothing is an edge: a full sinusoid of 60 levels stays near it
 SLOPE_PERCENTILE = 92.0  # the strongest slopes of an image
 SLOPE_SHARE = (0.5, 0.7)  # of them, what is an edge
-N_HOLES = 5
+N_HOLES = 7
 HOLE = (1 / 6, 1 / 3)  # side of a hole, as a share of the image's
+PARTIAL = frozenset({"crop", "dropout"})
+"""Views that show a part of the image, and of two files that look alike not the same one."""
 
 
 def shrink(image: Image.Image, max_px: int) -> Image.Image:
@@ -59,11 +62,10 @@ def whole(image: Image.Image, px: int, rng: np.random.Generator | None = None) -
 
 
 def crop(image: Image.Image, px: int, rng: np.random.Generator) -> Image.Image:
-    """Keep 68 to 85 % of width and height, anywhere: removes patches, frames and watermarks near a border."""
-    share = rng.uniform(*KEPT)
-    width, height = (max(1, int(share * side)) for side in image.size)
-    left, top = (int(rng.integers(0, room + 1)) for room in (image.width - width, image.height - height))
-    return letterbox(image.crop((left, top, left + width, top + height)), px)
+    """Cut 5 to 25 % off each side: removes frames and watermarks, and most patches in a corner."""
+    left, top, right, bottom = rng.uniform(*MARGIN, 4)
+    start = int(left * image.width), int(top * image.height)
+    return letterbox(image.crop((*start, ceil((1 - right) * image.width), ceil((1 - bottom) * image.height))), px)
 
 
 def blur(image: Image.Image, px: int, rng: np.random.Generator) -> Image.Image:
@@ -88,12 +90,12 @@ def outline(image: Image.Image, px: int, rng: np.random.Generator) -> Image.Imag
 
 
 def dropout(image: Image.Image, px: int, rng: np.random.Generator) -> Image.Image:
-    """Cut out five squares, a quarter of the image in all, and fill them in from around: no place is always seen."""
+    """Cut out seven squares, a quarter of the image in all, and fill them in from around: no place is always seen."""
     square = letterbox(image, px)
     kept = np.full((px, px), 255, dtype=np.uint8)
     for share in rng.uniform(*HOLE, N_HOLES):
         side = round(share * px)
-        left, top = rng.integers(-(side // 4), px - 3 * side // 4, 2).tolist()  # a quarter may lie outside
+        left, top = rng.integers(1 - side, px, 2).tolist()  # every place is hidden as often
         kept[max(0, top) : top + side, max(0, left) : left + side] = 0
     square.putalpha(Image.fromarray(kept))
     return fill(square)

@@ -177,6 +177,15 @@ def test_nothing_to_score_and_too_little_to_learn_from_are_said(model: str, tmp_
         scanned(tmp_path / "few", "embedded", tmp_path / "run2")
 
 
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [({"seed": 2**63}, "seed"), ({"seed": -1}, "seed"), ({"workers": 0}, "workers"), ({"contest": "won"}, "contest")],
+)
+def test_a_setting_that_cannot_work_is_refused_at_once(tmp_path: Path, changes: dict[str, object], reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        settings(tmp_path, "embedded", tmp_path / "run", **changes)
+
+
 def test_an_encoder_beside_the_embedded_one_end_to_end(model: str, tmp_path: Path) -> None:
     make_dataset(tmp_path / "shards", 120, 2, seed=3)
     both = f"embedded+{model}"

@@ -61,6 +61,7 @@ def found_in(drawn: Scene, *, workers: int = 1, **config: int) -> Traits:
         RowArray.of([drawn.grain]),
         RowArray.of([drawn.detail]),
         dataset.image_NVF,
+        range(dataset.image_NVF.row_shape[0]),
         near,
         cluster_N,
         control_NR[:, 0],

@@ -127,6 +127,14 @@ def test_a_second_build_is_the_same_and_the_fingerprint_knows_the_settings(build
     assert embed(other, pictures(2)).shape[1] == 2
 
 
+def test_the_seed_draws_the_views_but_the_whole_one(build: Build) -> None:
+    encoder = build(EncoderConfig(views=("whole", "crop")))
+    (image,) = pictures(1)
+    drawn = [encoder.prepare_image(image, seed) for seed in (0, 1, 2, 0)]
+    assert len({views[0].tobytes() for views in drawn}) == 1
+    assert len({views[1].tobytes() for views in drawn}) == 3
+
+
 def test_both_precisions_agree(build: Build) -> None:
     exact, fast = build(EncoderConfig(precision="fp32")), build(EncoderConfig(precision="bf16"))
     assert exact.fingerprint != fast.fingerprint

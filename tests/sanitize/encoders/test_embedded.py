@@ -13,6 +13,7 @@ from roclip_audit.core.torchvision_compat import ensure_torchvision_importable
 from roclip_audit.sanitize.encoders import build_encoder, weights
 from roclip_audit.sanitize.encoders.embedded import Backbone, EmbeddedEncoder, fold_batch_norms, load_backbone
 from roclip_audit.sanitize.encoders.minilm import MiniLM
+from roclip_audit.sanitize.views import VIEWS
 from tests.encoderkit import CAPTIONS, pictures
 
 # transformers' AutoModel on the same files, mean-pooled and normalised: first four of 384 values
@@ -82,8 +83,8 @@ def test_folding_leaves_no_batch_norm_and_changes_nothing_else() -> None:
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
 
 
-def test_default_views_are_those_of_the_design() -> None:
-    assert EmbeddedEncoder.default_views[:4] == ("whole", "crop", "blur", "silhouette")
+def test_all_views_are_the_default() -> None:
+    assert EmbeddedEncoder.default_views == tuple(VIEWS)
 
 
 def test_an_argument_is_refused() -> None:
