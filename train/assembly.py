@@ -22,7 +22,7 @@ from roclip_audit.train.data.pictures import Pictures, ResidentPictures, Streame
 from roclip_audit.train.distributed import World
 from roclip_audit.train.methods import build_method
 from roclip_audit.train.methods.base import Method, MethodSettings
-from roclip_audit.train.model import TrainableModel, model_from_checkpoint, new_model
+from roclip_audit.train.model import TrainableModel, copy_tokenizer, model_from_checkpoint, new_model
 from roclip_audit.train.resume import run_key
 from roclip_audit.train.towers import PairEmbedder, Towers, uses_bf16
 
@@ -92,7 +92,10 @@ def assemble(config: TrainConfig, table: PairTable, world: World, reporter: Repo
 def _build_model(config: TrainConfig, world: World) -> TrainableModel:
     """Build the model in the run folder; other ranks than the main one in a folder of their own."""
     with tempfile.TemporaryDirectory(prefix="roclip-audit-") as scratch:
-        folder = config.out / "model" if world.is_main else Path(scratch)
+        folder = config.out / "model"
+        if not world.is_main:
+            copy_tokenizer(folder, Path(scratch))
+            folder = Path(scratch)
         if config.start_from:
             return model_from_checkpoint(config.start_from, folder)
         return new_model(config.recipe.model, folder, seed=config.seed)

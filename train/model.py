@@ -7,6 +7,7 @@ file (``resnet-64`` for 64 pixels, ``resnet-32``, ``vit-64``, ``vit-32``), or a 
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
@@ -136,6 +137,13 @@ def _tokenizer(name: str, config: dict[str, Any], folder: Path) -> object:
             f"model {name!r}: its tokenizer needs the package transformers (pip install transformers) and, in "
             f"{folder}, the tokenizer's files, those of {source} on Hugging Face ({why})"
         ) from error
+
+
+def copy_tokenizer(source: Path, folder: Path) -> None:
+    """Copy the files of a foreign tokenizer from one model folder into another: all but open_clip's own, if any."""
+    for file in source.glob("*"):
+        if file.is_file() and not file.name.startswith((".", "open_clip_")):
+            shutil.copy(file, folder)
 
 
 def model_from_checkpoint(spec: str, folder: Path) -> TrainableModel:

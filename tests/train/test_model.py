@@ -17,6 +17,7 @@ from roclip_audit.core.errors import ConfigError, EncoderError
 from roclip_audit.sanitize.encoders import EncoderConfig, build_encoder
 from roclip_audit.train.model import (
     TrainableModel,
+    copy_tokenizer,
     is_text_parameter,
     model_config,
     model_from_checkpoint,
@@ -204,3 +205,14 @@ def test_a_model_with_a_decoder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "coca.json").write_text(json.dumps(config))
     with pytest.raises(ConfigError, match="CoCa cannot be trained here"):
         new_model(str(tmp_path / "coca.json"), tmp_path / "model", seed=0)
+
+
+def test_a_foreign_tokenizer_is_copied_and_nothing_of_the_model(tmp_path: Path) -> None:
+    source, folder = tmp_path / "model", tmp_path / "scratch"
+    folder.mkdir()
+    copy_tokenizer(source, folder)  # there may be no folder yet
+    source.mkdir()
+    for name in ("tokenizer.json", "vocab.txt", "open_clip_config.json", "open_clip_model.safetensors", ".tmp-1-x"):
+        (source / name).write_text(name)
+    copy_tokenizer(source, folder)
+    assert {file.name for file in folder.iterdir()} == {"tokenizer.json", "vocab.txt"}
