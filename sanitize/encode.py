@@ -79,7 +79,7 @@ class _Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Seen:
-    """What decoding one image gave."""
+    """What decoding one image gave; ``seed`` draws its views."""
 
     row: _Row
     width: int | None = None
