@@ -220,13 +220,20 @@ def write_tests(data: Path, out: Path, part: str, classes: Sequence[str]) -> Non
                 (folder / f"{tar.stem}-{key}.jpg").write_bytes(picture)
 
 
-def prepare(data: Path, folder: Path, scale: Scale, seed: int) -> None:
-    """Draw, poison and scan the pairs of a seed."""
+def folder_of(options: argparse.Namespace, seed: int) -> Path:
+    """Return where everything of a seed lies."""
+    work: Path = options.work
+    return work / f"{scale_of(options).data_key(options.where, options.data)}-{seed}"
+
+
+def prepare(options: argparse.Namespace, seed: int) -> None:
+    """Draw and poison the pairs of a seed, where that is missing."""
+    scale, folder = scale_of(options), folder_of(options, seed)
     if (folder / "ready").exists():
         return
     shutil.rmtree(folder, ignore_errors=True)
-    classes = draw_pairs(data, folder / "clean", scale, seed)
-    write_tests(data, folder / "test", "test", classes)
+    classes = draw_pairs(options.data, folder / "clean", scale, seed)
+    write_tests(options.data, folder / "test", "test", classes)
     drawn = generator(seed, "bench", "targets").permutation(classes).tolist()
     plan = [
         AttackPlan(attack="targeted", target=word, rate=scale.targeted_rate) for word in drawn[1 : scale.n_targets + 1]
@@ -242,8 +249,9 @@ def scan_folder(folder: Path) -> Path:
     return folder / f"scan-{code_of('sanitize')[:8]}"
 
 
-def scan_once(folder: Path, where: str, workers: int) -> dict[str, Any]:
-    """Scan the poisoned pairs and write the selection; return how well it did."""
+def scan_once(options: argparse.Namespace, seed: int) -> dict[str, Any]:
+    """Scan the poisoned pairs of a seed and write the selection, where that is missing; return how well it did."""
+    folder, workers = folder_of(options, seed), workers_of(options)
     out = scan_folder(folder)
     run, selection, facts = RunFolder(out / "audit"), out / "selection.parquet", out / "scan.json"
     if not facts.exists():
@@ -256,7 +264,7 @@ def scan_once(folder: Path, where: str, workers: int) -> dict[str, Any]:
         scan_and_ingest(
             ScanConfig(shards=(str(folder / "shards"),), out=run.root, workers=workers), PlainReporter(period_s=60)
         )
-        report = write_selection(run, where, selection)
+        report = write_selection(run, options.where, selection)
         sql = f"""
             select t.attack, count(*), count(*) filter (where not s.keep)
             from '{folder}/truth/truth.parquet' t join '{selection}' s using (uid) group by t.attack order by t.attack
@@ -404,18 +412,25 @@ def main() -> None:
     options = parser.parse_args()
     scale = scale_of(options)
     started = time.monotonic()
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in options.arms}
-    facts: dict[str, Any] = {"scale": options.scale, "jobs": options.jobs}
-    facts["training"] = {seed: {} for seed in options.seeds}
+    longest_first = sorted(options.arms, key=lambda name: ARMS[name].method != "safeclip")
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
-        scans = dict(zip(options.seeds, pool.map(partial(run_seed, options), options.seeds), strict=True))
-        longest_first = sorted(options.arms, key=lambda name: ARMS[name].method != "safeclip")
-        cells = list(product(longest_first, options.seeds))
-        for (name, seed), found in zip(cells, pool.map(partial(run_arm, options), cells), strict=True):
-            facts["training"][seed][name] = found["training"]
-            rows[name].append(found["row"])
-    facts["scans"] = {seed: scan for seed, scan in scans.items() if scan}
-    facts["minutes"] = round((time.monotonic() - started) / 60)
+        list(pool.map(partial(prepare, options), options.seeds))
+        any_curated = any(ARMS[name].curated for name in options.arms)
+        scans = {seed: pool.submit(scan_once, options, seed) for seed in options.seeds if any_curated}
+        trained = {}
+        for curated in (False, True):  # the scans and the arms that need none run side by side
+            names = [name for name in longest_first if ARMS[name].curated == curated]
+            scanned = {seed: scan.result() for seed, scan in scans.items()} if curated else {}
+            trained |= {cell: pool.submit(run_arm, options, cell) for cell in product(names, options.seeds)}
+        found = {cell: future.result() for cell, future in trained.items()}
+    rows = {name: [found[name, seed]["row"] for seed in options.seeds] for name in options.arms}
+    facts: dict[str, Any] = {
+        "scale": options.scale,
+        "jobs": options.jobs,
+        "training": {seed: {name: found[name, seed]["training"] for name in options.arms} for seed in options.seeds},
+        "scans": scanned,
+        "minutes": round((time.monotonic() - started) / 60),
+    }
     write_results(options, scale, rows, facts)
 
 
@@ -432,18 +447,10 @@ def workers_of(options: argparse.Namespace) -> int:
     return workers
 
 
-def run_seed(options: argparse.Namespace, seed: int) -> dict[str, Any]:
-    """Prepare a seed's pairs where that is missing; return their scan (empty if no arm needs one)."""
-    scale, workers = scale_of(options), workers_of(options)
-    folder = options.work / f"{scale.data_key(options.where, options.data)}-{seed}"
-    prepare(options.data, folder, scale, seed)
-    return scan_once(folder, options.where, workers) if any(ARMS[name].curated for name in options.arms) else {}
-
-
 def run_arm(options: argparse.Namespace, cell: tuple[str, int]) -> dict[str, Any]:
     """Train and measure an arm where that is missing; return what training took, and its row."""
     (name, seed), scale, workers = cell, scale_of(options), workers_of(options)
-    folder = options.work / f"{scale.data_key(options.where, options.data)}-{seed}"
+    folder = folder_of(options, seed)
     code = code_of("train"), code_of("sanitize") if ARMS[name].curated else ""
     key = work_key(asdict(scale.recipe), model_config(scale.recipe.model), asdict(ARMS[name]), options.device, *code)
     out = folder / "runs" / f"{name}-{key[:8]}"
