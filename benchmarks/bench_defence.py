@@ -23,7 +23,7 @@ import subprocess
 import tarfile
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -417,11 +417,14 @@ def main() -> None:
         list(pool.map(partial(prepare, options), options.seeds))
         any_curated = any(ARMS[name].curated for name in options.arms)
         scans = {seed: pool.submit(scan_once, options, seed) for seed in options.seeds if any_curated}
-        trained = {}
-        for curated in (False, True):  # the scans and the arms that need none run side by side
+
+        def begin(*, curated: bool) -> dict[tuple[str, int], Future[dict[str, Any]]]:
             names = [name for name in longest_first if ARMS[name].curated == curated]
-            scanned = {seed: scan.result() for seed, scan in scans.items()} if curated else {}
-            trained |= {cell: pool.submit(run_arm, options, cell) for cell in product(names, options.seeds)}
+            return {cell: pool.submit(run_arm, options, cell) for cell in product(names, options.seeds)}
+
+        trained = begin(curated=False)  # beside the scans
+        scanned = {seed: scan.result() for seed, scan in scans.items()}
+        trained |= begin(curated=True)
         found = {cell: future.result() for cell, future in trained.items()}
     rows = {name: [found[name, seed]["row"] for seed in options.seeds] for name in options.arms}
     facts: dict[str, Any] = {

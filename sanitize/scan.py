@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -146,14 +146,17 @@ def scan(config: ScanConfig, reporter: Reporter) -> ScanReport:
     """
     started_at, started = datetime.now(UTC), time.monotonic()
     shards, judging = expand_shards(config.shards), config.judging()
-    index_config = IndexConfig(caption_key=config.caption_key)
+    index_config, encode_config = (
+        IndexConfig(caption_key=config.caption_key),
+        EncodeConfig(max_pixels=config.max_pixels),
+    )
     run = RunFolder(config.out)
     work = _Work(run, reporter)
     run.clear_leftovers()
     with one_thread_each():
         (encoder, beside), detail = build_encoders(config.encoder), Detail.load()
-        draws = len(encoder.views) > 1  # the whole view leaves nothing to chance
-        encode_config = EncodeConfig(max_pixels=config.max_pixels, seed=config.seed if draws else 0)
+        if len(encoder.views) > 1:  # the whole view leaves nothing to chance
+            encode_config = replace(encode_config, seed=config.seed)
         indexed = work.index(shards, index_config)
         if not any(one.stats["n_scored"] for one in indexed):
             raise ConfigError(_nothing_to_score(shards, run))

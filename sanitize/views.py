@@ -31,7 +31,7 @@ SLOPE_SHARE = (0.5, 0.7)  # of them, what is an edge
 N_HOLES = 7
 HOLE = (1 / 6, 1 / 3)  # side of a hole, as a share of the image's
 PARTIAL = frozenset({"crop", "dropout"})
-"""Views that show a part of the image, and of two files that look alike not the same one."""
+"""Views that show a part of the image: of two files that look alike, not the same part."""
 
 
 def shrink(image: Image.Image, max_px: int) -> Image.Image:
